@@ -1,0 +1,154 @@
+"""What the services answer: the public shapes that REST and MCP both send.
+
+Field names are the public contract (checklist C01). Times are RFC 3339 in UTC, durations in milliseconds where
+the name ends in ``_ms``, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    """The base: immutable, and strict about unknown fields so that a typo cannot hide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileLink(Model):
+    """A stored file: a signed link that expires, and the same as an MCP resource uri."""
+
+    id: str
+    name: str = Field(description="File name without folders.")
+    path: str = Field(description="Where the code wrote it, relative to the workspace.")
+    uri: str = Field(description="kernel://{session_id}/{path}")
+    url: str = Field(description="Signed link, valid until expires_at.")
+    mime_type: str
+    size: int = Field(description="Bytes.")
+    sha256: str
+    expires_at: datetime
+
+
+class ChartLink(FileLink):
+    """A captured figure. ``origin`` says how it was caught; each figure appears once."""
+
+    origin: Literal["show", "savefig", "open", "display"]
+    data_base64: str | None = Field(
+        default=None,
+        description="The picture, only where inline images were asked for and it is within the cap.",
+    )
+
+
+class ExecutionErrorInfo(Model):
+    """Why the user's code did not succeed."""
+
+    code: str = Field(description="user_error, syntax_error, timeout, memory_limit, crashed, interrupted, cancelled.")
+    type: str = Field(description="The exception's class.")
+    message: str
+    traceback: list[str] = []
+    remedy: str = ""
+    retryable: bool = False
+
+
+class SessionInfo(Model):
+    """The session an execution ran in. ``state`` says whether earlier variables are there.
+
+    ``fresh``: nothing ran before. ``kept``: they are. ``lost``: they are not, and ``notice`` says why.
+    """
+
+    session_id: str
+    created: bool = Field(description="True where this call made the session.")
+    restored: bool = Field(description="True where saved state was brought back for this call.")
+    state: Literal["fresh", "kept", "lost"]
+    notice: str = ""
+    expires_at: datetime
+
+
+class ExecutionResult(Model):
+    """What ``execute_code`` answers. ``success`` is about the code, not about the call."""
+
+    execution_id: str
+    success: bool
+    stdout: str
+    stderr: str
+    result: str | None = Field(description="The last expression as text; None where there is none.")
+    result_data: dict[str, Any] = Field(
+        default_factory=dict, description="Its MIME bundle: text/html, application/json and so on."
+    )
+    displays: list[dict[str, Any]] = Field(default=[], description="MIME bundles shown on the way, charts excepted.")
+    error: ExecutionErrorInfo | None = None
+    charts: list[ChartLink] = []
+    files: list[FileLink] = []
+    notes: list[str] = Field(default=[], description="What was cut, skipped or is worth knowing.")
+    elapsed_ms: float
+    session_info: SessionInfo
+    replayed: bool = Field(default=False, description="True where this is the stored answer of an earlier call.")
+
+
+class Session(Model):
+    """A session as its owner sees it."""
+
+    session_id: str
+    name: str
+    description: str
+    class_name: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    is_default: bool = Field(description='True where the caller\'s "default" points here.')
+    sandbox: Literal["none", "running", "busy"]
+    executions: int
+
+
+class SessionList(Model):
+    """One page; ``next_cursor`` is None on the last."""
+
+    sessions: list[Session]
+    next_cursor: str | None = None
+
+
+class WorkspaceFile(Model):
+    """A file or folder in a session's workspace."""
+
+    path: str
+    size: int
+    modified_at: datetime
+    is_dir: bool
+
+
+class WorkspaceListing(Model):
+    """One page of a workspace folder."""
+
+    session_id: str
+    path: str
+    files: list[WorkspaceFile]
+    next_cursor: str | None = None
+
+
+class FileContent(Model):
+    """Part or all of a workspace file: ``content`` for text, ``content_base64`` for anything else."""
+
+    session_id: str
+    path: str
+    size: int
+    mime_type: str
+    content: str | None = None
+    content_base64: str | None = None
+    truncated: bool = Field(description="True where max_bytes cut it; size is the whole file's.")
+
+
+class FileWritten(Model):
+    """A file that was written to the workspace."""
+
+    session_id: str
+    path: str
+    size: int
+
+
+class Deleted(Model):
+    """What was deleted."""
+
+    deleted: str

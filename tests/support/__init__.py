@@ -1,0 +1,1 @@
+"""Helpers that the suites share: a real server, its clients, a sandbox of one's own."""
