@@ -6,14 +6,16 @@
     ├── ForbiddenError           403  forbidden             a link that expired or was altered, a refused origin
     ├── NotFoundError            404  not_found             unknown, or another tenant's: the same answer
     ├── ConflictError            409  conflict              an idempotency key used for something else
-    │   └── SessionBusyError     409  session_busy          another execution runs in this session
+    │   ├── SessionBusyError     409  session_busy          another execution runs in this session
+    │   ├── SessionLimitError    409  session_limit         the caller has as many sessions as one may have
+    │   └── OutcomeUnknownError  409  outcome_unknown       the server stopped while that execution ran
     ├── SessionExpiredError      410  session_expired       the state is truly gone
     ├── TooLargeError            413  too_large             over a documented size limit
+    ├── RangeNotSatisfiableError 416  range_not_satisfiable a byte range beyond a file's end
     ├── RateLimitedError         429  rate_limited          too many requests
     ├── CapacityError            503  capacity_exhausted    no sandbox free; try again
     ├── SandboxUnavailableError  503  sandbox_unavailable   no isolation on this machine: nothing is executed
     ├── SandboxLostError         502  sandbox_lost          the sandbox died under the call
-    ├── OutcomeUnknownError      409  outcome_unknown       the server stopped while that execution ran
     └── InternalError            500  internal              our fault; the reference is in the log
 
 An error of the *user's code* is not in this tree: an execution that raised is a successful call whose result
@@ -94,6 +96,13 @@ class SessionBusyError(ConflictError):
     default_remedy = "Wait for the running execution, or use another session."
 
 
+class SessionLimitError(ConflictError):
+    """The caller has as many sessions as one may have."""
+
+    code = "session_limit"
+    default_remedy = "Delete a session that is no longer needed (list_sessions shows them), then create the new one."
+
+
 class OutcomeUnknownError(ConflictError):
     """The server stopped while this execution ran; it is never run a second time under the same id."""
 
@@ -112,6 +121,13 @@ class TooLargeError(InterpreterError):
     """Over a documented size limit."""
 
     status, code = 413, "too_large"
+
+
+class RangeNotSatisfiableError(InterpreterError):
+    """A byte range beyond a file's end; ``size`` stands in the details."""
+
+    status, code = 416, "range_not_satisfiable"
+    default_remedy = "Ask for a range inside the file, or for the whole file."
 
 
 class RateLimitedError(InterpreterError):
