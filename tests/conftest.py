@@ -8,6 +8,8 @@ import pytest
 
 from support import server as real_server
 
+pytest_plugins = ["support.rows"]
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
 REQUIREMENTS = ROOT / "requirements"
 OLDEST, NEWEST = (3, 11), (3, 14)
+PLACES = ["/usr/bin", "/usr/local/bin"]  # looked at before PATH
 MEMBERS = {"server": ("crds", "sandbox", "api"), "dev": ("crds", "sandbox", "api", "operator")}
 
 
@@ -76,8 +77,8 @@ def find_python() -> str:
         return path
     minors = range(NEWEST[1], OLDEST[1] - 1, -1)
     names = ["python3", *(f"python3.{minor}" for minor in minors)]
-    places = ["/usr/bin", "/usr/local/bin", *os.environ.get("PATH", "").split(os.pathsep)]
-    seen = {}
+    places = [*PLACES, *os.environ.get("PATH", "").split(os.pathsep)]
+    seen: dict[str, tuple[int, int] | None] = {}
     for place in dict.fromkeys(places):
         for name in names:
             path = str(Path(place) / name)
