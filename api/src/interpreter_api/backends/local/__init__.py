@@ -1,0 +1,1 @@
+"""The local backend: one Linux machine, bubblewrap, no daemon of its own."""
