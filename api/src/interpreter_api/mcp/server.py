@@ -12,12 +12,13 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.routing import Route
 
 from interpreter_api import __version__
 from interpreter_api.errors import InternalError, InterpreterError, InvalidArgumentError
 from interpreter_api.mcp import resources, tools_execution, tools_files, tools_sessions
-from interpreter_api.mcp.cancellation import CallsInFlight
+from interpreter_api.mcp.cancellation import SESSION_HEADER, CallsInFlight
 from interpreter_api.mcp.content import error_result
 from interpreter_api.mcp.sse import MESSAGES_PATH, LegacySse
 from interpreter_api.mcp.transport import MAX_BODY_BYTES, StreamableHttp
@@ -124,7 +125,9 @@ class _SseAlias:
         self._http = http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._sse.stream if scope["method"] == "GET" else self._http)(scope, receive, send)
+        # A GET that names its client comes from streamable HTTP, which is told 405 as at /mcp.
+        old = scope["method"] == "GET" and SESSION_HEADER not in Headers(scope=scope)
+        await (self._sse.stream if old else self._http)(scope, receive, send)
 
 
 class _Endpoint:
