@@ -1,0 +1,7 @@
+"""Every router over the services, in one tuple for the app."""
+
+from __future__ import annotations
+
+from interpreter_api.routes import execute, files, sessions
+
+ROUTERS = (execute.router, sessions.router, files.router)
