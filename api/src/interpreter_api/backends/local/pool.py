@@ -64,6 +64,7 @@ class Pool(Generic[T]):
         self._starting = asyncio.Semaphore(parallel_starts)
         self._wait_seconds = wait_seconds
         self._slots: dict[str, Slot[T]] = {}
+        self._waiting = 0
         self._failures = 0
         self._retry: asyncio.TimerHandle | None = None
         self._open = False
@@ -123,7 +124,11 @@ class Pool(Generic[T]):
             leaving = next((slot for slot in self._slots.values() if slot.session_id is None), None)
         if leaving is None:
             raise CapacityError(f"all {self._limit} sandboxes of this server are in use", limit=self._limit)
-        await self.remove(leaving.uid)
+        self._waiting += 1  # the place is for this claim: fill() must not take it for a warm one
+        try:
+            await self.remove(leaving.uid)
+        finally:
+            self._waiting -= 1
 
     def _free(self, class_name: str, state: State) -> Slot[T] | None:
         for slot in self._slots.values():
@@ -140,7 +145,7 @@ class Pool(Generic[T]):
                 slot.class_name == name and slot.session_id is None and slot.state in ("starting", "warm")
                 for slot in self._slots.values()
             )
-            for _ in range(min(sandbox_class.warm_pool_min - waiting, self._limit - len(self._slots))):
+            for _ in range(min(sandbox_class.warm_pool_min - waiting, self._limit - len(self._slots) - self._waiting)):
                 self._launch(name)
 
     def _launch(self, class_name: str) -> Slot[T]:
