@@ -44,8 +44,9 @@ format: setup ## let ruff rewrite what it can
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: setup ## the numbers of docs/benchmarks.md, measured here and now
-	.venv/bin/python -m pytest tests/bench -s
+bench: .python ## our numbers beside a peer's or a floor's, measured in one run
+	@$(BOOTSTRAP) bench
+	PYTHONPATH=tests .venv/bin/python -m bench
 
 lock: setup ## pin what the pyproject files ask for; UPGRADE=--upgrade takes the newest
 	.venv/bin/python tools/lock.py $(UPGRADE)
@@ -54,7 +55,7 @@ lock-check: setup ## fail where requirements/ is not what the pyproject files as
 	.venv/bin/python tools/lock.py --check
 
 clean: ## remove the environments and caches; data stays
-	rm -rf .venv .venv-sandbox .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache
+	rm -rf .venv .venv-sandbox .venv-bench .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache
 
 .PHONY: .python
 .python:

@@ -1,4 +1,4 @@
-"""Make this checkout runnable: `python3 tools/bootstrap.py server|dev`, called by the Makefile.
+"""Make this checkout runnable: `python3 tools/bootstrap.py server|dev|bench`, called by the Makefile.
 
 Quiet, and done in a tenth of a second, where nothing has changed.
 
@@ -8,7 +8,8 @@ It needs a Python and nothing else: no pip, no venv module, no git. What it brin
    to type and goes on, because the server starts without them and refuses to execute;
 2. uv, pinned by hash in ``requirements/uv.txt``, in ``.tools/``;
 3. ``.venv``: the server (``server``) or the server with the development tools (``dev``);
-4. ``.venv-sandbox``: what user code sees, and nothing of the server.
+4. ``.venv-sandbox``: what user code sees, and nothing of the server;
+5. for ``bench`` also ``.venv-bench``: a Jupyter kernel to measure against.
 
 Every step is skipped where a stamp (a hash of what went in) says that it was done. `APT=no` forbids system packages,
 `PYTHON=/path/to/python3.12` chooses the interpreter. Only the standard library is imported, and the file must parse on
@@ -46,15 +47,17 @@ def say(text: str) -> None:
 
 
 def main(kind: str) -> None:
-    """Bring everything that ``kind`` (``server`` or ``dev``) needs."""
+    """Bring everything that ``kind`` (``server``, ``dev`` or ``bench``) needs."""
     os.umask(0o022)  # sandboxes run under another user id, which must be able to read what is installed here
     TOOLS.mkdir(exist_ok=True)
     with (TOOLS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits and finds everything done
         system_packages()
         python = find_python()
-        server_environment(kind, python)
+        server_environment("server" if kind == "server" else "dev", python)
         sandbox_environment(python)
+        if kind == "bench":
+            bench_environment(python)
 
 
 # --- the interpreter --------------------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ def is_uv(path: str, wanted: str) -> bool:
     return done.stdout.startswith(f"uv {wanted}.")
 
 
-# --- the two environments ---------------------------------------------------------------------------------------------
+# --- the environments -------------------------------------------------------------------------------------------------
 
 
 def server_environment(kind: str, python: str) -> None:
@@ -229,6 +232,15 @@ def sandbox_environment(python: str) -> None:
     runtime_only = ["--no-deps", "--compile-bytecode", "--reinstall-package", "interpreter-sandbox"]
     run([uv, "pip", "install", *quiet(), "-p", str(where), *runtime_only, str(ROOT / "sandbox")])
     write_stamp(where, libraries + " " + runtime)
+
+
+def bench_environment(python: str) -> None:
+    """``.venv-bench``: what the benchmarks compare with; nothing of ours is in it."""
+    where, requirements = ROOT / ".venv-bench", REQUIREMENTS / "bench.txt"
+    stamp = digest("bench", python, [requirements])
+    if read_stamp(where) != stamp:
+        make_environment(where, python, requirements)
+        write_stamp(where, stamp)
 
 
 def make_environment(where: Path, python: str, requirements: Path) -> str:

@@ -22,6 +22,12 @@ FILES = {
     "dev.txt": ["crds", "operator", "api", "sandbox", "--extra", "local", "--extra", "client", "--group", "dev"],
     "server.txt": ["crds", "api", "--extra", "local", "--constraints", "requirements/dev.txt"],
     "sandbox.txt": ["sandbox", "--extra", "runtime"],
+    "bench.txt": [
+        "--group",
+        "bench",
+        "--constraints",
+        "requirements/sandbox.txt",
+    ],  # the same libraries, another kernel
 }
 
 
