@@ -131,9 +131,9 @@ class MatplotlibCharts:
         def manager_show(manager: FigureManagerBase) -> None:
             charts._capture(manager.canvas.figure, "show")
 
-        Figure.savefig = save  # type: ignore[method-assign]
-        Figure.draw = draw_unmarked  # type: ignore[method-assign]
-        FigureManagerBase.show = manager_show  # type: ignore[method-assign]
+        Figure.savefig = save  # type: ignore[method-assign, assignment]
+        Figure.draw = draw_unmarked  # type: ignore[method-assign, assignment]
+        FigureManagerBase.show = manager_show  # type: ignore[method-assign, assignment]
         plt.show = show
         plt.savefig = save_current
 

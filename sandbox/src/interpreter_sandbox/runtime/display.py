@@ -42,39 +42,47 @@ class SafeFormatter(DisplayFormatter):
     figure: Callable[[object, str], bool]
     """Asked first: captures a figure and emits its event; says whether it did."""
 
+    _failure: BaseException | None = None
+
     def format(
         self, obj: object, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> Bundle:
         """As in IPython; empty where the object took care of its display itself. Only an interrupt gets out."""
+        return self.format_for("display", obj, include, exclude)
+
+    def format_for(
+        self, event: str, obj: object, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> Bundle:
+        """The same for an object that is going out as ``event``."""
+        if type(obj) in _PLAIN:
+            return {TEXT: repr(obj)}, {}
+        self._failure = None
         try:
-            if not include and not exclude and self.figure(obj, "display"):
+            if not include and not exclude and self.figure(obj, event):
                 return {}, {}
-            return self.bundle(obj, include, exclude)
+            data, metadata = super().format(obj, include=include, exclude=exclude)  # type: ignore[no-untyped-call]
+            if data and not include and not exclude:
+                preview = self._preview(obj)
+                if preview is not None:
+                    data[DATAFRAME] = preview
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:  # noqa: BLE001 - the object's own code, SystemExit included
-            return {TEXT: self.failed(obj, error)}, {}
-
-    def bundle(
-        self, obj: object, include: Collection[str] | None = None, exclude: Collection[str] | None = None
-    ) -> Bundle:
-        """The bundle of an object that is not a figure."""
-        if type(obj) in _PLAIN:
-            return {TEXT: repr(obj)}, {}
-        data, metadata = super().format(obj, include=include, exclude=exclude)
-        if data:
-            preview = self._preview(obj)
-            if preview is not None:
-                data[DATAFRAME] = preview
-            if TEXT not in data and not include and not exclude:
-                data[TEXT] = f"<{_type_name(obj)} object>"
+            self._failure, data, metadata = error, {}, {}
+        if self._failure is not None:
+            text = self._say_failed(obj, self._failure)
+            data.setdefault(TEXT, text)
+            self._failure = None
         return data, metadata
 
-    def failed(self, obj: object, error: BaseException) -> str:
-        """The text for an object whose own representation failed, and a note."""
-        note = f"The representation of a {_type_name(obj)} object failed: {type(error).__name__}: {message_of(error)}"
-        self.outputs.note(cut(note, 500))
-        return f"<{_type_name(obj)} object; its representation raised {type(error).__name__}: {message_of(error)}>"
+    def one_failed(self, error: BaseException) -> None:
+        """One of the formatters failed; IPython has caught it and goes on with the others."""
+        self._failure = self._failure or error
+
+    def _say_failed(self, obj: object, error: BaseException) -> str:
+        name, reason = _type_name(obj), f"{type(error).__name__}: {cut(message_of(error), 300)}"
+        self.outputs.note(f"A representation of a {name} object failed: {reason}")
+        return f"<{name} object; its representation raised {reason}>"
 
     def _preview(self, obj: object) -> dict[str, Any] | None:
         pandas = sys.modules.get("pandas")
@@ -99,11 +107,19 @@ class ResultHook(DisplayHook):
 
     def compute_format_data(self, result: object) -> Bundle:
         """The value's bundle; empty where it is a figure, whose event is out by then."""
+        assert self.shell is not None
         formatter = self.shell.display_formatter
         assert isinstance(formatter, SafeFormatter)
-        if _guarded(formatter.figure, result, "result"):
-            return {}, {}
-        return formatter.format(result)
+        return formatter.format_for("result", result)
+
+    def quiet(self) -> bool:
+        """Whether the cell ends in a semicolon. IPython tokenizes every cell for that; most have none at all."""
+        assert self.shell is not None
+        assert self.shell.history_manager is not None
+        cells = self.shell.history_manager.input_hist_parsed
+        if not cells or ";" not in cells[-1]:
+            return False
+        return bool(self.semicolon_at_end_of_expression(cells[-1]))  # type: ignore[no-untyped-call]
 
     def write_output_prompt(self) -> None:
         """No ``Out[3]:`` on stdout."""
@@ -125,7 +141,9 @@ class Publisher(DisplayPublisher):
 
     outputs: Outputs
 
-    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **_: Any) -> None:
+    def publish(
+        self, data: dict[str, Any], metadata: dict[str, Any] | None = None, source: Any = None, **_: Any
+    ) -> None:
         """Emit a display event."""
         publish(self.outputs, "display", data, metadata)
 
@@ -197,13 +215,3 @@ _PLAIN: Final = frozenset({bool, int, float, complex, type(None)})
 
 def _type_name(obj: object) -> str:
     return cut(str(type.__getattribute__(type(obj), "__name__")), 100)
-
-
-def _guarded(function: Callable[[object, str], bool], obj: object, event: str) -> bool:
-    """A figure of user code that fails to draw is no reason for the cell to fail: its text is shown instead."""
-    try:
-        return function(obj, event)
-    except (KeyboardInterrupt, MemoryError):
-        raise
-    except BaseException:  # noqa: BLE001 - see above
-        return False

@@ -8,6 +8,8 @@ functions into plotly's modules when user code imports them.
 from __future__ import annotations
 
 import hashlib
+import importlib
+import json
 import os
 import sys
 from importlib.machinery import PathFinder
@@ -129,8 +131,6 @@ class PlotlyCharts:
         self, text: str, kind: str, width: float | None = None, height: float | None = None, scale: float | None = None
     ) -> bytes:
         if width is None or height is None:
-            import json
-
             layout = json.loads(text).get("layout", {})
             template = layout.get("template", {}).get("layout", {})
             width = width or layout.get("width") or template.get("width") or DEFAULT_WIDTH
@@ -156,8 +156,6 @@ class PlotlyCharts:
         self._kept[id(figure)] = figure  # an id is unique for as long as its object lives
         if kind not in MIME_TYPES or not self._outputs.may_add_chart():
             return False
-        import json
-
         data: dict[str, object] = {TEXT: _text(figure), PLOTLY: json.loads(text)}
         mime_type = MIME_TYPES[kind]
         if image is not None:
@@ -222,9 +220,7 @@ def _kind(name: str | None) -> str:
 def _figure(fig: Any, validate: bool) -> Any:
     """The figure itself, or one made of a dict, as plotly's own functions take either."""
     if isinstance(fig, dict):
-        import plotly.graph_objects as go
-
-        return go.Figure(fig, skip_invalid=not validate)
+        return importlib.import_module("plotly.graph_objects").Figure(fig, skip_invalid=not validate)
     return fig
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 import IPython
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CELL_PREFIX: Final = "<cell "
 """Cells compile under ``<cell N>``; no file of a library starts like this."""
@@ -26,7 +24,7 @@ MAX_LINE_CHARS: Final = 2_000
 MAX_MESSAGE_CHARS: Final = 4_000
 KEPT_LIBRARY_FRAMES: Final = 2
 
-_MACHINERY: Final = (os.path.dirname(__file__) + os.sep, os.path.dirname(IPython.__file__) + os.sep)
+_MACHINERY: Final = tuple(str(Path(file).parent) + os.sep for file in (__file__, IPython.__file__))
 """Folders whose frames tell a user nothing."""
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
