@@ -26,8 +26,8 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     206: {"content": {"application/octet-stream": {}}, "description": "The range that was asked for."},
     304: {"description": "The file is the one whose ETag was sent."},
 }
-Expires = Annotated[str, Query(max_length=20)]
-Signature = Annotated[str, Query(max_length=128)]
+Expires = Annotated[str, Query(description="Unix time, seconds.")]
+Signature = Annotated[str, Query(description="HMAC-SHA256 in hex.")]
 
 
 class FileLinks(Model):

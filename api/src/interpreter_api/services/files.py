@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from interpreter_api.errors import NotFoundError
-from interpreter_api.services.links import altered_link
+from interpreter_api.services.links import altered_link, safe_name
 from interpreter_api.services.models import FileLink
 from interpreter_api.services.ports import Download
 from interpreter_api.services.ranges import parse_range
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from interpreter_api.services.sessions import SessionService
 
 MAX_LISTED = 1000
+_FILE_ID = re.compile(r"fil_[a-z2-7]{26}\Z")
 
 
 def link_to(row: FileRow, signer: LinkSigner) -> FileLink:
@@ -62,6 +64,8 @@ class StoredFileService:
         """
         if name is not None:  # a forged link costs no look into the database
             self._signer.check(file_id, name, expires, signature)
+        elif not _FILE_ID.match(file_id):
+            raise altered_link()
         row = await self._files.by_link(file_id)
         if name is None:
             if row is None:
@@ -81,7 +85,9 @@ class StoredFileService:
     ) -> Download:
         """The newest chart of that name in the caller's session."""
         session = await self._sessions.row(principal, session_id)
-        row = await self._files.newest_chart(principal.tenant_id, session.id, filename)
+        row = None
+        if filename == safe_name(filename):  # no stored file has any other name
+            row = await self._files.newest_chart(principal.tenant_id, session.id, filename)
         if row is None:
             raise _gone()
         return self._download(row, byte_range, if_range)

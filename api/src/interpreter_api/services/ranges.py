@@ -6,7 +6,7 @@ import re
 
 from interpreter_api.errors import RangeNotSatisfiableError
 
-_ONE_RANGE = re.compile(r"bytes=\s*(\d{0,19})-(\d{0,19})\s*\Z", re.IGNORECASE | re.ASCII)
+_ONE_RANGE = re.compile(r"bytes= *(\d{0,19})-(\d{0,19}) *\Z", re.IGNORECASE | re.ASCII)
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int]:
