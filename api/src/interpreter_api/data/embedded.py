@@ -169,7 +169,7 @@ class EmbeddedPostgres:
                 await connection.execute("REVOKE ALL ON DATABASE interpreter FROM PUBLIC")
         finally:
             await connection.close()
-        return where | {"database": "interpreter", "user": "interpreter", "password": passwords["interpreter"]}
+        return _connection(self._socket_dir, passwords)
 
     async def _connect_admin(self, where: dict[str, Any]) -> asyncpg.Connection:
         """Connect while Postgres may still be replaying its log."""
@@ -273,6 +273,20 @@ class EmbeddedPostgres:
             os.chown(parent, self._uid, self._uid)
             for name in files:
                 os.chown(Path(parent) / name, self._uid, self._uid, follow_symlinks=False)
+
+
+def running_embedded(data_dir: Path, runtime_dir: Path) -> dict[str, Any]:
+    """What to connect with to the Postgres of a server that runs on this DATA_DIR. Raises ``DatabaseError``."""
+    try:
+        passwords = json.loads((data_dir / "postgres-secrets").read_text())
+    except (OSError, ValueError):
+        raise DatabaseError(f"the server on {data_dir} has no embedded Postgres yet, or it is another user's") from None
+    return _connection(runtime_dir / "postgres", passwords)
+
+
+def _connection(socket_dir: Path, passwords: dict[str, str]) -> dict[str, Any]:
+    role = "interpreter"
+    return {"host": str(socket_dir), "database": role, "user": role, "password": passwords[role]}
 
 
 def write_private(path: Path, text: str) -> None:

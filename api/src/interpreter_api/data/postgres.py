@@ -42,6 +42,13 @@ class DatabaseError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Rights:
+    """What the server's role may do beyond its own tables."""
+
+    superuser: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Migration:
     """One numbered file."""
 
@@ -145,12 +152,16 @@ class Database:
 
     async def health(self) -> bool:
         """True where a query is answered within 2 s."""
+        return await self.rights() is not None
+
+    async def rights(self) -> Rights | None:
+        """What the server's role may do; None where the database does not answer within 2 s."""
         try:
             async with asyncio.timeout(2):
-                await self.pool.fetchval("SELECT 1")
+                superuser = await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            return False
-        return True
+            return None
+        return Rights(superuser=bool(superuser))
 
 
 async def _done(connection: PoolConnectionProxy) -> dict[int, str]:
