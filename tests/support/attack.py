@@ -226,3 +226,11 @@ class Target:
         answer = self.request("POST", "/api/sessions", json=fields)
         assert answer.status_code in {200, 201}, answer.text
         return Session(answer.json()["session_id"], self)
+
+
+def assert_usable_or_said(session: Session, attacked: dict[str, Any]) -> None:
+    """The session answers; where the attack cost it its state (its variable ``kept``), a reply said so and why."""
+    after = session.assert_usable()
+    if session.run("'kept' in dir()")["result"] != "True":
+        told = [attacked.get("session_info", {}), after["session_info"]]
+        assert any(info.get("state") == "lost" and info.get("notice") for info in told), told

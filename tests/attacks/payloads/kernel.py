@@ -27,6 +27,8 @@ def mounts():
     tries.attempt("remount", lambda: syscall("mount", None, b"/", None, MS_BIND | MS_REMOUNT, None) == 0)
     tries.attempt("umount2", lambda: syscall("umount2", b"/dev/shm", MNT_DETACH) == 0)
     tries.attempt("open_tree", lambda: syscall("open_tree", AT_FDCWD, b"/", 1) >= 0)
+    no_change = struct.pack("QQQQ", 0, 0, 0, 0)
+    tries.attempt("open_tree_attr", lambda: syscall("open_tree_attr", AT_FDCWD, b"/", 1, no_change, 32) >= 0)
     tries.attempt("fsopen", lambda: syscall("fsopen", b"tmpfs", 0) >= 0)
     tries.attempt("fspick", lambda: syscall("fspick", AT_FDCWD, b"/", 0) >= 0)
 
@@ -128,6 +130,7 @@ def foreign_calls():
 
     if platform.machine() == "x86_64":
         tries.isolated("unshare by int 0x80", int80)
+        tries.isolated("unshare by the x32 table", lambda: syscall("unshare (x32)", NEWUSER) == 0)
     return tries.report()
 
 

@@ -16,9 +16,10 @@ AT_FDCWD = -100
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _COMMON = {
     "pidfd_open": 434, "pidfd_getfd": 438, "clone3": 435, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429,
-    "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
+    "open_tree_attr": 467, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "mount_setattr": 442,
 }  # fmt: skip
 _X86_64 = {
+    "unshare (x32)": 0x4000_0000 | 272,
     "clone": 56, "ptrace": 101, "pivot_root": 155, "acct": 163, "mount": 165, "umount2": 166, "sethostname": 170,
     "iopl": 172, "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272, "perf_event_open": 298,
     "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308, "process_vm_readv": 310, "process_vm_writev": 311,
