@@ -69,7 +69,7 @@ def assert_works(http: httpx2.Client, version: str) -> None:
     assert answer["result"]["structuredContent"]["result"] == "42"
 
 
-BAD_MESSAGES = {
+BAD_MESSAGES: dict[str, str | bytes] = {
     "not JSON": "{nope",
     "empty": "",
     "not UTF-8": b'{"jsonrpc":"2.0","id":1,"method":"\xff"}',

@@ -71,6 +71,9 @@ class StreamableHttp:
             first = await receive()
             receive = _replay(first, receive)
             message = _peek(first.get("body", b""))
+            if problem := _problem(message):
+                await _refuse(400, problem)(scope, receive, send)
+                return
             method = message.get("method")
             client_id = headers.get(SESSION_HEADER)
             if method == "notifications/cancelled" and client_id and "id" not in message:
@@ -86,14 +89,25 @@ class StreamableHttp:
 
 
 def _peek(body: bytes) -> dict[str, Any]:
-    """The message where it is one that matters here, else nothing; the SDK says what is wrong with a bad one."""
-    if len(body) > _PEEK_BYTES or not (b"notifications/cancelled" in body or b'"initialize"' in body):
+    """A small message; empty where it is too large to be of interest, or is not JSON: then the SDK says so."""
+    if len(body) > _PEEK_BYTES:
         return {}
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return message if isinstance(message, dict) else {}
+    return message if isinstance(message, dict) else {"batch": message}
+
+
+def _problem(message: dict[str, Any]) -> str:
+    """What the SDK lets pass or answers with a page of its own validation: a request that is none."""
+    if "batch" in message:
+        return "A body is one JSON-RPC message"
+    if message and not isinstance(message.get("method"), str) and not ("result" in message or "error" in message):
+        return "A JSON-RPC message needs a method"
+    if "id" in message and (isinstance(message["id"], bool) or not isinstance(message["id"], str | int)):
+        return "A request id is a string or an integer"
+    return ""
 
 
 def _replay(first: Message, receive: Receive) -> Receive:
