@@ -1,0 +1,235 @@
+"""The api's side of the agent protocol: one :class:`AgentClient` for each sandbox.
+
+AgentFailure
+├── AgentError         the agent refused: ``code`` is one of :data:`~interpreter_sandbox.protocol.AGENT_ERRORS`
+└── AgentUnavailable   the connection was refused, lost, or ended before the answer did
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import httpx2
+import jwt
+
+from interpreter_sandbox.protocol import (
+    AUDIENCE,
+    TOKEN_LIFETIME_SECONDS,
+    Event,
+    ExecuteRequest,
+    FileEntry,
+    Health,
+    Stats,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from types import TracebackType
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_TOKEN_REUSE_SECONDS: Final = 60
+_CONNECT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 60.0
+_STREAM_SLACK_SECONDS: Final = 60.0
+_KEEP_ALIVE_SECONDS: Final = 600.0
+_MAX_CONNECTIONS: Final = 32
+
+
+class AgentFailure(Exception):  # noqa: N818 - a root, never raised itself
+    """The root of what this client raises."""
+
+
+class AgentError(AgentFailure):
+    """The agent refused a request."""
+
+    def __init__(self, code: str, status: int, message: str) -> None:
+        """``code`` and ``status`` as in the protocol; ``message`` is for people."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.status = status
+        self.message = message
+
+
+class AgentUnavailable(AgentFailure):
+    """The agent cannot be reached, or went away in the middle of an answer."""
+
+
+class TokenSigner:
+    """Makes the short-lived tokens that an agent accepts."""
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        """Sandboxes get the public half of this key."""
+        self._private_key = private_key
+
+    @property
+    def public_key_base64(self) -> str:
+        """The agent's ``public_key`` setting."""
+        return base64.b64encode(self._private_key.public_key().public_bytes_raw()).decode()
+
+    def for_sandbox(self, uid: str) -> Callable[[], str]:
+        """A function that gives a valid token for one sandbox; the same one for a minute."""
+        token, made_at = "", float("-inf")
+
+        def current() -> str:
+            nonlocal token, made_at
+            if time.monotonic() - made_at > _TOKEN_REUSE_SECONDS:
+                claims = {"aud": AUDIENCE, "sub": uid, "exp": int(time.time()) + TOKEN_LIFETIME_SECONDS}
+                token, made_at = jwt.encode(claims, self._private_key, algorithm="EdDSA"), time.monotonic()
+            return token
+
+        return current
+
+
+class AgentClient:
+    """Speaks to one agent. Safe for concurrent use in one event loop; close it with :meth:`aclose`."""
+
+    def __init__(self, http: httpx2.AsyncClient, token: Callable[[], str]) -> None:
+        """Made by :meth:`over_unix` or :meth:`over_tcp`."""
+        self._http = http
+        self._token = token
+
+    @classmethod
+    def over_unix(cls, path: str, token: Callable[[], str]) -> AgentClient:
+        """An agent that listens on a Unix socket."""
+        return cls(_http_client("http://agent", uds=path), token)
+
+    @classmethod
+    def over_tcp(cls, host: str, port: int, token: Callable[[], str]) -> AgentClient:
+        """An agent that listens on a port."""
+        return cls(_http_client(f"http://{f'[{host}]' if ':' in host else host}:{port}", uds=None), token)
+
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def health(self) -> Health:
+        """Whether the sandbox can run code; needs no valid token."""
+        return Health(**await self._call("GET", "/health"))
+
+    async def stats(self) -> Stats:
+        """The sandbox by numbers."""
+        return Stats(**await self._call("GET", "/stats"))
+
+    async def execute(self, request: ExecuteRequest) -> AsyncIterator[Event]:
+        """Run a cell: its events up to ``done``. For an id that ran before, the events of that run.
+
+        Ends early only by an error: :class:`AgentUnavailable` where the stream breaks off; :meth:`events` attaches
+        to the execution again. Leaving the iterator does not stop the code: :meth:`interrupt` does.
+        """
+        seconds = request.timeout_seconds + request.grace_seconds + _STREAM_SLACK_SECONDS
+        async for event in self._events("POST", "/executions", seconds, content=to_json(request)):
+            yield event
+
+    async def events(self, execution_id: str, after: int = -1) -> AsyncIterator[Event]:
+        """The events of an execution with ``seq`` > ``after``: those kept, then the live ones, up to ``done``."""
+        async for event in self._events("GET", f"/executions/{execution_id}/events", None, params={"after": after}):
+            yield event
+
+    async def acknowledge(self, execution_id: str) -> None:
+        """The agent may forget that execution's events."""
+        await self._call("DELETE", f"/executions/{execution_id}")
+
+    async def interrupt(self, execution_id: str) -> None:
+        """Stop the running execution; its stream ends with ``interrupted``. ``not_found`` where it does not run."""
+        await self._call("POST", f"/executions/{execution_id}/interrupt")
+
+    async def list_files(self, path: str = "", recursive: bool = False) -> list[FileEntry]:
+        """The entries of a folder of the workspace, sorted by path."""
+        answer = await self._call("GET", "/files", params={"path": path, "recursive": str(recursive).lower()})
+        return [FileEntry(**entry) for entry in answer["entries"]]
+
+    @asynccontextmanager
+    async def read_file(self, path: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """A file's size and its bytes."""
+        async with self._open("GET", "/files/content", _ANSWER_SECONDS, params={"path": path}) as answer:
+            yield int(answer.headers["content-length"]), _whole_body(answer)
+
+    async def write_file(self, path: str, content: bytes | AsyncIterator[bytes]) -> FileEntry:
+        """Make or replace a file; it is there as a whole or not at all."""
+        return FileEntry(**await self._call("PUT", "/files/content", params={"path": path}, content=content))
+
+    async def delete_file(self, path: str) -> None:
+        """Remove a file, or a folder with all in it."""
+        await self._call("DELETE", "/files", params={"path": path})
+
+    async def restart(self) -> None:
+        """A fresh worker with an empty namespace; files stay."""
+        await self._call("POST", "/restart")
+
+    async def _events(self, method: str, path: str, seconds: float | None, **options: Any) -> AsyncIterator[Event]:
+        async with self._open(method, path, seconds, **options) as answer:
+            rest = bytearray()
+            async for data in _whole_body(answer):
+                start = len(rest)
+                rest += data
+                if rest.find(b"\n", start) < 0:
+                    continue
+                *lines, unfinished = rest.split(b"\n")
+                rest = unfinished
+                for line in lines:
+                    event = Event.decode(line.decode())
+                    yield event
+                    if event.event == "done":
+                        return
+        raise AgentUnavailable("the agent ended the stream before the execution was done")
+
+    async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        async with self._open(method, path, _ANSWER_SECONDS, **options) as answer:
+            body = json.loads(await answer.aread())
+            assert isinstance(body, dict)
+            return body
+
+    @asynccontextmanager
+    async def _open(
+        self, method: str, path: str, seconds: float | None, **options: Any
+    ) -> AsyncIterator[httpx2.Response]:
+        """A successful answer whose body is still to be read; ``seconds`` bounds each wait for bytes."""
+        headers: Mapping[str, str] = {"authorization": f"Bearer {self._token()}"}
+        timeout = httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
+        try:
+            async with self._http.stream(method, path, headers=headers, timeout=timeout, **options) as answer:
+                if answer.is_error:
+                    raise _refusal(answer.status_code, await answer.aread())
+                yield answer
+        except httpx2.TransportError as error:
+            raise AgentUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def _http_client(base_url: str, *, uds: str | None) -> httpx2.AsyncClient:
+    limits = httpx2.Limits(
+        max_connections=_MAX_CONNECTIONS,
+        max_keepalive_connections=_MAX_CONNECTIONS,
+        keepalive_expiry=_KEEP_ALIVE_SECONDS,
+    )
+    # no TLS on this path, so no certificates to load; no proxy either, whatever the environment says
+    transport = httpx2.AsyncHTTPTransport(uds=uds, verify=False, trust_env=False, limits=limits)
+    return httpx2.AsyncClient(transport=transport, base_url=base_url, trust_env=False)
+
+
+def _refusal(status: int, body: bytes) -> AgentError:
+    try:
+        error = json.loads(body)["error"]
+        return AgentError(str(error["code"]), status, str(error["message"]))
+    except (ValueError, KeyError, TypeError):
+        return AgentError("invalid_answer", status, body[:200].decode("utf-8", "replace"))
+
+
+async def _whole_body(answer: httpx2.Response) -> AsyncIterator[bytes]:
+    async for data in answer.aiter_raw():
+        yield data

@@ -1,0 +1,101 @@
+"""The record of one execution: its events, kept and bounded until the api acknowledges them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from interpreter_sandbox.protocol import Event, EventName
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_KEPT_EXECUTIONS: Final = 64
+_KEPT_BYTES: Final = 128 << 20
+_REMEMBERED_IDS: Final = 10_000
+
+
+class Execution:
+    """The events of one execution, encoded, and whoever follows them."""
+
+    def __init__(self, execution_id: str) -> None:
+        """Nothing has happened yet."""
+        self.execution_id = execution_id
+        self.finished = False
+        self.size_bytes = 0
+        self._lines: list[bytes] = []
+        self._followers: list[asyncio.Future[None]] = []
+
+    def __len__(self) -> int:
+        """How many events there are so far."""
+        return len(self._lines)
+
+    def append(self, name: EventName, data: dict[str, object]) -> None:
+        """The next event; ``done`` ends the execution."""
+        assert not self.finished
+        line = Event(len(self._lines), name, data).encode()
+        self._lines.append(line)
+        self.size_bytes += len(line)
+        self.finished = name == "done"
+        followers, self._followers = self._followers, []
+        for follower in followers:
+            if not follower.done():
+                follower.set_result(None)
+
+    async def follow(self, after: int = -1) -> AsyncIterator[bytes]:
+        """NDJSON: the events with ``seq`` > ``after``, as many at a time as there are, up to ``done``."""
+        position = max(after + 1, 0)
+        while True:
+            if position < len(self._lines):
+                lines = self._lines[position:]
+                position += len(lines)
+                yield b"".join(lines)
+            elif self.finished:
+                return
+            else:
+                follower = asyncio.get_running_loop().create_future()
+                self._followers.append(follower)
+                await follower
+
+
+class ExecutionStore:
+    """The executions that may still be asked for, and the ids that must never run again."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._kept: OrderedDict[str, Execution] = OrderedDict()
+        self._gone: OrderedDict[str, None] = OrderedDict()
+
+    def get(self, execution_id: str) -> Execution | None:
+        """The execution, where it is kept."""
+        return self._kept.get(execution_id)
+
+    def is_gone(self, execution_id: str) -> bool:
+        """True where it ran and was forgotten."""
+        return execution_id in self._gone
+
+    def add(self, execution: Execution) -> None:
+        """Keep it; where there are too many, the oldest finished ones are forgotten."""
+        self._kept[execution.execution_id] = execution
+        total = sum(kept.size_bytes for kept in self._kept.values())
+        for kept in list(self._kept.values()):
+            if len(self._kept) <= _KEPT_EXECUTIONS and total <= _KEPT_BYTES:
+                return
+            if kept.finished:
+                total -= kept.size_bytes
+                self._forget(kept.execution_id)
+
+    def acknowledge(self, execution_id: str) -> bool:
+        """Forget a finished execution's events; False where there is none to forget."""
+        execution = self._kept.get(execution_id)
+        if execution is None or not execution.finished:
+            return False
+        self._forget(execution_id)
+        return True
+
+    def _forget(self, execution_id: str) -> None:
+        del self._kept[execution_id]
+        self._gone[execution_id] = None
+        if len(self._gone) > _REMEMBERED_IDS:
+            self._gone.popitem(last=False)
