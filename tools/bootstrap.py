@@ -201,16 +201,16 @@ def is_uv(path: str, wanted: str) -> bool:
 
 
 def server_environment(kind: str, python: str) -> None:
-    """``.venv``: an environment made for ``dev`` serves ``server`` too, so that `make run` never undoes `make test`."""
+    """``.venv``. One that was made for ``dev`` stays one, so that `make run` never undoes `make test`."""
     where = ROOT / ".venv"
-    kinds = ("dev",) if kind == "dev" else ("server", "dev")
-    if any(read_stamp(where) == server_stamp(accepted, python) for accepted in kinds):
+    kind = "dev" if read_stamp(where).startswith("dev ") else kind
+    stamp = kind + " " + server_stamp(kind, python)
+    if read_stamp(where) == stamp:
         return
-    requirements = REQUIREMENTS / (kind + ".txt")
-    uv = make_environment(where, python, requirements)
+    uv = make_environment(where, python, REQUIREMENTS / (kind + ".txt"))
     editable = [argument for member in MEMBERS[kind] for argument in ("-e", str(ROOT / member))]
     run([uv, "pip", "install", *quiet(), "-p", str(where), "--no-deps", *editable])
-    write_stamp(where, server_stamp(kind, python))
+    write_stamp(where, stamp)
 
 
 def server_stamp(kind: str, python: str) -> str:
