@@ -42,9 +42,9 @@ async def list_files(caller: Caller, services: TheServices, session_id: str = "d
     return FileLinks(files=await services.files.list(caller, session_id))
 
 
-@router.api_route(
+@router.head("/dl/{file_id}/{name}", include_in_schema=False)
+@router.get(
     "/dl/{file_id}/{name}",
-    methods=["GET", "HEAD"],
     responses=_BYTES | problems(403, 404, 416),
     response_class=Response,
     summary="Download by a signed link",
@@ -68,9 +68,9 @@ async def download_named(
     )
 
 
-@router.api_route(
+@router.head("/dl/{file_id}", include_in_schema=False)
+@router.get(
     "/dl/{file_id}",
-    methods=["GET", "HEAD"],
     responses=_BYTES | problems(403, 416),
     response_class=Response,
     summary="The same link without the name",
@@ -94,9 +94,9 @@ async def download(
     )
 
 
-@router.api_route(
+@router.head("/charts/{session_id}/{filename}", include_in_schema=False)
+@router.get(
     "/charts/{session_id}/{filename}",
-    methods=["GET", "HEAD"],
     responses=_BYTES | problems(404, 416),
     response_class=Response,
     summary="The newest chart of that name in a session",
