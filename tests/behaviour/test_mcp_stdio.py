@@ -99,6 +99,14 @@ def test_a_wrong_key_is_told_and_shows_nothing(server: Server) -> None:
     assert wrong not in json.dumps(answers) + stderr
 
 
+def test_the_key_of_a_server_started_here_is_not_shown(tmp_path: Path) -> None:
+    answers, stderr, code = one_shot(tmp_path / "data", INITIALIZE)
+    assert code == 0, stderr
+    assert "result" in answers[0]
+    assert stderr  # the server's log
+    assert (tmp_path / "data" / "api-key").read_text().strip() not in stderr
+
+
 @pytest.mark.anyio
 async def test_without_a_server_one_is_started_for_as_long_as_the_client_stays(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"

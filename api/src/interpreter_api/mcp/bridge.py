@@ -12,16 +12,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-from mcp.shared.inbound import (
-    MCP_METHOD_HEADER,
-    MCP_NAME_HEADER,
-    MCP_PROTOCOL_VERSION_HEADER,
-    NAME_BEARING_METHODS,
-    encode_header_value,
-)
-from mcp_types import PROTOCOL_VERSION_META_KEY
 
-from interpreter_api.mcp.cancellation import SESSION_HEADER
+from interpreter_api.mcp.headers import (
+    METHOD_HEADER,
+    NAME_HEADER,
+    NAMED_BY,
+    PROTOCOL_VERSION_HEADER,
+    PROTOCOL_VERSION_META,
+    SESSION_HEADER,
+    header_value,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -131,14 +131,14 @@ class Bridge:
         params = message.get("params")
         params = params if isinstance(params, dict) else {}
         meta = params.get("_meta")
-        version = meta.get(PROTOCOL_VERSION_META_KEY) if isinstance(meta, dict) else None
+        version = meta.get(PROTOCOL_VERSION_META) if isinstance(meta, dict) else None
         if not isinstance(version, str):
             return headers if message["method"] == "initialize" else headers | self._handshake
-        headers[MCP_PROTOCOL_VERSION_HEADER] = encode_header_value(version)
-        headers[MCP_METHOD_HEADER] = encode_header_value(str(message["method"]))
-        name = params.get(NAME_BEARING_METHODS.get(message["method"], ""))
+        headers[PROTOCOL_VERSION_HEADER] = header_value(version)
+        headers[METHOD_HEADER] = header_value(str(message["method"]))
+        name = params.get(NAMED_BY.get(message["method"], ""))
         if isinstance(name, str):
-            headers[MCP_NAME_HEADER] = encode_header_value(name)
+            headers[NAME_HEADER] = header_value(name)
         return headers
 
     def _fail(self, request_id: str | int | None, code: int, message: str) -> None:
@@ -151,7 +151,7 @@ def _handshake(answer: dict[str, Any], client_id: str | None) -> dict[str, str]:
     result = answer.get("result")
     version = result.get("protocolVersion") if isinstance(result, dict) else None
     headers = {SESSION_HEADER: client_id} if client_id else {}
-    return headers | ({MCP_PROTOCOL_VERSION_HEADER: version} if isinstance(version, str) else {})
+    return headers | ({PROTOCOL_VERSION_HEADER: version} if isinstance(version, str) else {})
 
 
 def _answer(body: bytes, request_id: str | int) -> dict[str, Any] | None:

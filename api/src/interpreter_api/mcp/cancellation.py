@@ -14,11 +14,12 @@ import anyio
 from mcp.shared.exceptions import MCPError
 from starlette.requests import Request
 
+from interpreter_api.mcp.headers import SESSION_HEADER
+
 if TYPE_CHECKING:
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 REQUEST_CANCELLED = -32800
-SESSION_HEADER = "mcp-session-id"
 
 
 class CallKey(NamedTuple):

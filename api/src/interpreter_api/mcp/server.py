@@ -18,8 +18,9 @@ from starlette.routing import Route
 from interpreter_api import __version__
 from interpreter_api.errors import InternalError, InterpreterError, InvalidArgumentError
 from interpreter_api.mcp import resources, tools_execution, tools_files, tools_sessions
-from interpreter_api.mcp.cancellation import SESSION_HEADER, CallsInFlight
+from interpreter_api.mcp.cancellation import CallsInFlight
 from interpreter_api.mcp.content import error_result
+from interpreter_api.mcp.headers import SESSION_HEADER
 from interpreter_api.mcp.sse import MESSAGES_PATH, LegacySse
 from interpreter_api.mcp.transport import MAX_BODY_BYTES, StreamableHttp
 

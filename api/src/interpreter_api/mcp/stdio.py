@@ -2,7 +2,7 @@
 
 Where one runs already (``make run``, or another client's), it is used, so that all clients of a person share one
 Postgres and one set of sessions. Where none runs, one is started on a free loopback port for as long as this client
-stays. Standard output carries the protocol and nothing else; the server's own output goes to standard error.
+stays. Standard output carries the protocol and nothing else; the server's log goes to standard error.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _LocalServer:
             *("-m", "interpreter_api.cli", "serve"),
             env={**os.environ, "HOST": "127.0.0.1", "PORT": "0", "DATA_DIR": str(self._settings.data_dir)},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.stderr,
+            stdout=asyncio.subprocess.DEVNULL,  # the key and client configs: desktop clients keep what they see in logs
             start_new_session=True,  # a Ctrl-C in the client's terminal reaches this process, which ends its server
             preexec_fn=functools.partial(die_with_parent, signal.SIGTERM, os.getpid()),
         )

@@ -13,12 +13,11 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.transport_security import RequestBodyLimitMiddleware
-from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 
-from interpreter_api.mcp.cancellation import SESSION_HEADER
+from interpreter_api.mcp.headers import PROTOCOL_VERSION_HEADER, SESSION_HEADER
 
 if TYPE_CHECKING:
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -67,7 +66,7 @@ class StreamableHttp:
     async def _handle_post(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Called with the body complete in the first message: the limit above has read it."""
         headers = Headers(scope=scope)
-        if headers.get(MCP_PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[-1]) in HANDSHAKE_PROTOCOL_VERSIONS:
+        if headers.get(PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[-1]) in HANDSHAKE_PROTOCOL_VERSIONS:
             first = await receive()
             receive = _replay(first, receive)
             message = _peek(first.get("body", b""))
