@@ -37,7 +37,7 @@ lint: setup ## ruff, mypy --strict, import layers
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/mypy --python-executable .venv-sandbox/bin/python sandbox/src
+	.venv/bin/mypy --python-executable .venv-sandbox/bin/python sandbox/src/interpreter_sandbox/runtime
 	.venv/bin/lint-imports --no-logo
 
 format: setup ## let ruff rewrite what it can
