@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TEXT_LIMIT_CHARS: Final = 100_000
 """Of one text/plain; a longer one keeps its head and its tail."""
 
+_ENVELOPE_BYTES: Final = 8 << 10
+"""Room within a display's limit for what is not its representations: names, metadata, the chart's description."""
+
 MAX_NOTES: Final = 50
 MAX_NESTING: Final = 60
 
@@ -72,19 +75,13 @@ class Outputs:
     ) -> None:
         """Emit one bundle; the largest representations give way until the rest is within the limit."""
         with self._lock:
-            bundle = {str(mime): as_json(value) for mime, value in data.items()}
-            bundle = self._within_limit(bundle)
+            bundle = self._within_limit({str(mime): as_json(value) for mime, value in data.items()})
             if chart is not None and chart.mime_type not in bundle:
                 chart = None
             plain = as_json(metadata) if metadata else {}
-            self.emit(
-                event,
-                {
-                    "data": bundle,
-                    "metadata": plain if isinstance(plain, dict) else {},
-                    "chart": asdict(chart) if chart else None,
-                },
-            )
+            if not isinstance(plain, dict) or _size(plain) > _ENVELOPE_BYTES // 2:
+                plain = {}
+            self.emit(event, {"data": bundle, "metadata": plain, "chart": asdict(chart) if chart else None})
 
     def may_add_chart(self) -> bool:
         """Whether one more chart is within ``max_charts``; where not, it is counted as left out."""
@@ -127,17 +124,20 @@ class Outputs:
             bundle[TEXT] = cut(text, TEXT_LIMIT_CHARS)
             self.note(f"A text of {len(text):,} characters was shortened to {TEXT_LIMIT_CHARS:,}.")
         sizes = {mime: _size(value) for mime, value in bundle.items()}
-        while sum(sizes.values()) > self._limit:
+        room = max(self._limit - _ENVELOPE_BYTES, 0)
+        while sum(sizes.values()) > room:
             mime = max(sizes, key=sizes.__getitem__)
             note = f"{mime} of {sizes.pop(mime):,} bytes left out: a display may have {self._limit:,} bytes."
             del bundle[mime]
             self.note(note)
             before = bundle.get(TEXT)
             text = f"{before}\n[{note}]" if before else f"[{note}]"
+            bundle[TEXT] = text
             if mime == TEXT:
+                bundle[TEXT] = f"[{note}]"
                 break
-            bundle[TEXT], sizes[TEXT] = text, len(text)
-        return bundle or {TEXT: "[nothing of this display is within its size limit]"}
+            sizes[TEXT] = _size(text)
+        return bundle
 
 
 EXTENSIONS: Final = {
@@ -173,5 +173,5 @@ def as_json(value: object, depth: int = 0) -> Any:
 
 
 def _size(value: object) -> int:
-    """Bytes of ``value`` on the wire, near enough: the length of ASCII JSON."""
-    return len(value) if isinstance(value, str) else len(_dumps(value))
+    """Bytes of ``value`` on the wire, at most: it is sent as UTF-8, which is never longer than ASCII JSON."""
+    return len(_dumps(value))

@@ -22,6 +22,7 @@ from typing import NoReturn
 from interpreter_sandbox.runtime import linux, worker
 from interpreter_sandbox.runtime.limits import Limits
 from interpreter_sandbox.runtime.processes import memory_bytes
+from interpreter_sandbox.runtime.resident import drop_clean_file_pages
 from interpreter_sandbox.runtime.shell import Shell
 
 
@@ -49,6 +50,7 @@ def serve(control: socket.socket, limits: Limits, workspace: Path) -> NoReturn:
     shell = Shell(emit=worker.no_session, workspace=workspace)
     gc.collect()
     gc.freeze()
+    drop_clean_file_pages()
     _reply(control, ready=True)
     while True:
         request, fds, _, _ = socket.recv_fds(control, 64, 1)
