@@ -251,3 +251,11 @@ print("kept")
         groups.discard(group)
         assert not any(folder.exists() for folder in group.folders)
     groups.close()
+
+
+def test_a_sandbox_whose_server_is_gone_does_not_get_past_the_gate() -> None:
+    command = profile.gated(["/bin/echo", "ran"])
+    control = subprocess.run(command, input="\n", capture_output=True, text=True, check=False)
+    assert (control.returncode, control.stdout, control.stderr) == (0, f"{profile.AT_THE_GATE}\n", "ran\n")
+    alone = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert (alone.returncode, alone.stdout, alone.stderr) == (1, f"{profile.AT_THE_GATE}\n", "")

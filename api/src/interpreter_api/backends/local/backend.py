@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from interpreter_sandbox.client import AgentClient, AgentError, AgentUnavailable, TokenSigner
 
 from interpreter_api.backends.base import Posture, Sandbox, SandboxClass, SandboxInfo, SandboxLost
 from interpreter_api.backends.local import cgroups, posture, process, profile
 from interpreter_api.backends.local.pool import Pool, Slot
 from interpreter_api.errors import InvalidArgumentError, SandboxUnavailableError
+from interpreter_sandbox.client import AgentClient, AgentError, AgentUnavailable, TokenSigner
 from interpreter_sandbox.protocol import WORKSPACE
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ else:  # run as a program, without site-packages: see namespaces.py
     import namespaces
 
 EXIT_FAILED = 125
+PROGRAM = "bwrap"
 STAGE_TOKEN = "@stage@"  # noqa: S105 (no secret: it stands for the staging folder in argv)
 
 
@@ -90,7 +91,11 @@ def build_stage(config: Config, uid: int) -> Path:
     """Everything that the sandbox will see, at a place that its uid can reach."""
     # opened first: the staging tmpfs may cover the path of one of them
     sources = {name: os.open(path, os.O_PATH | os.O_DIRECTORY) for name, path in config["binds"].items()}
+    program = os.open(config["argv"][0], os.O_PATH)
     stage = namespaces.private_tmpfs(size="4m")
+    (stage / PROGRAM).touch()
+    namespaces.bind(program, str(stage / PROGRAM))
+    os.close(program)
     for name, fd in sources.items():
         target = stage / name
         target.mkdir()
@@ -130,7 +135,7 @@ def run(config: Config) -> None:
         namespaces.die_with_parent(signal.SIGKILL, config["parent"])  # a change of uid forgets it
     namespaces.forbid_new_privileges()
     argv = [part.replace(STAGE_TOKEN, str(stage)) for part in config["argv"]]
-    os.execv(argv[0], argv)  # noqa: S606 (no shell is the point)
+    os.execv(stage / PROGRAM, argv)  # noqa: S606 (no shell is the point)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -105,8 +106,8 @@ def launcher_command(config: launcher.Config) -> list[str]:
 class SandboxProcess:
     """A started sandbox. Made by :meth:`spawn`; belongs to the running event loop."""
 
-    def __init__(self, child: subprocess.Popen[bytes], info: int, stderr: int) -> None:
-        """Watch the child. ``info`` and ``stderr`` are the reading ends of its pipes, and closed here in the end."""
+    def __init__(self, child: subprocess.Popen[bytes], gate: socket.socket, info: int, stderr: int) -> None:
+        """Watch the child. ``gate`` is its stdin and stdout, the others are pipes from it; all are closed here."""
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._pidfd = os.pidfd_open(child.pid)
@@ -114,6 +115,9 @@ class SandboxProcess:
         self._info = _Pipe(self._loop, info, limit=1024)
         self._stderr = _Pipe(self._loop, stderr, limit=STDERR_BYTES)
         self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._gate: socket.socket | None = gate
+        gate.setblocking(False)
+        self._loop.add_reader(gate.fileno(), self._open_gate)
         self._info.closed.add_done_callback(lambda _: self._found_first())
         self._loop.add_reader(self._pidfd, self._reap)
 
@@ -129,13 +133,14 @@ class SandboxProcess:
         keep_fds: Sequence[int],
     ) -> SandboxProcess:
         """Start the launcher. Returns at once; what goes wrong shows as an early end and in :attr:`stderr`."""
+        gate, gate_inside = socket.socketpair()
         info_read, info_write = os.pipe()
         error_read, error_write = os.pipe()
         try:
             config = launch_config(
                 machine,
                 sandbox_class,
-                command,
+                profile.gated(command),
                 owner=owner,
                 cgroups=cgroups,
                 keep_fds=keep_fds,
@@ -143,8 +148,8 @@ class SandboxProcess:
             )
             child = subprocess.Popen(
                 launcher_command(config),
-                stdin=subprocess.DEVNULL,
-                stdout=error_write,
+                stdin=gate_inside.fileno(),
+                stdout=gate_inside.fileno(),
                 stderr=error_write,
                 pass_fds=config["keep_fds"],
                 env={},
@@ -152,13 +157,15 @@ class SandboxProcess:
                 start_new_session=True,  # a Ctrl-C at the server's terminal is the server's to handle
             )
         except BaseException:
+            gate.close()
             os.close(info_read)
             os.close(error_read)
             raise
         finally:
+            gate_inside.close()
             os.close(info_write)
             os.close(error_write)
-        return cls(child, info_read, error_read)
+        return cls(child, gate, info_read, error_read)
 
     @property
     def pid(self) -> int:
@@ -192,6 +199,21 @@ class SandboxProcess:
                 self._child.kill()
                 await asyncio.wait({self._ended})
 
+    def _open_gate(self) -> None:
+        """Let the command run, now that the sandbox would die with the server; see ``profile.gated``."""
+        if self._gate is None:
+            return
+        with suppress(OSError):
+            if self._gate.recv(64):
+                self._gate.send(b"\n")
+        self._close_gate()
+
+    def _close_gate(self) -> None:
+        if self._gate is not None:
+            self._loop.remove_reader(self._gate.fileno())
+            self._gate.close()
+            self._gate = None
+
     def _found_first(self) -> None:
         """Hold on to process 1 by a pidfd, once bubblewrap has named it."""
         found = re.search(r'"child-pid"\s*:\s*(\d+)', self._info.text())
@@ -208,6 +230,7 @@ class SandboxProcess:
     def _reap(self) -> None:
         self._loop.remove_reader(self._pidfd)
         code = self._child.wait()
+        self._close_gate()
         self._info.drain()
         self._stderr.drain()
         for fd in (self._pidfd, self._first):

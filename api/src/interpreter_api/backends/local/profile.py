@@ -36,6 +36,8 @@ ETC_FILES: Final[Mapping[str, str]] = {
 ETC_FROM_HOST: Final = ("ld.so.cache", "alternatives", "fonts", "localtime", "mime.types")
 """Of the host's /etc: what the loader, the fonts and the clock need, and nothing that names a user or a secret."""
 
+AT_THE_GATE: Final = "gate"
+
 HIDDEN_PROC_FILES: Final = (
     "cmdline", "config.gz", "diskstats", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys",
     "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "mdstat", "modules", "mtrr", "partitions",
@@ -139,6 +141,15 @@ def _proc(layout: HostLayout) -> list[str]:
     for name in layout.proc_folders:
         args += ["--ro-bind", f"{STAGE_TOKEN}/empty", f"/proc/{name}"]
     return args
+
+
+def gated(command: Sequence[str]) -> list[str]:
+    """The command behind a gate: it says :data:`AT_THE_GATE` on stdout, and goes on when stdin answers with a line.
+
+    bubblewrap asks for its death signal late in its start; were the server killed before that, the sandbox would live
+    on. At the gate the signal is set, and a server that is gone cannot answer: the end of stdin ends the sandbox.
+    """
+    return ["/bin/sh", "-c", f'echo {AT_THE_GATE}; read -r go || exit 1; exec "$@" </dev/null >&2', "sh", *command]
 
 
 def agent_command(config: str) -> list[str]:
