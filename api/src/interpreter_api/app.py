@@ -71,7 +71,9 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(router)
 
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, max_upload_bytes=settings.max_file_size_mb << 20)
+    app.add_middleware(
+        BodyLimit, max_upload_bytes=settings.max_file_size_mb << 20, pause_seconds=float(settings.body_timeout)
+    )
     app.add_middleware(
         Authenticate,
         addresses=addresses,

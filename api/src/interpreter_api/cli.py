@@ -87,7 +87,8 @@ async def _keys(arguments: argparse.Namespace, settings: Settings) -> int:
             case "create":
                 key = instance.new_key()
                 info = await principals.create_key(arguments.name, arguments.tenant or arguments.name, digest(key))
-                _print(f"{key}\n  id {info.id}, tenant {info.tenant_id}. It is shown this once.")
+                _print(key)  # alone on standard output, for `KEY=$(power-interpreter keys create NAME)`
+                _note(f"key {info.id} of {info.tenant_id}/{info.name}; its text is shown this once")
             case "list":
                 for info in await principals.list_keys():
                     state = f"revoked {info.revoked_at:%Y-%m-%d %H:%M}" if info.revoked_at else "valid"
@@ -152,8 +153,12 @@ def _print(text: str, end: str = "\n") -> None:
     sys.stdout.flush()
 
 
+def _note(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
 def _complain(text: str) -> None:
-    sys.stderr.write(f"power-interpreter: {text}\n")
+    _note(f"power-interpreter: {text}")
 
 
 if __name__ == "__main__":

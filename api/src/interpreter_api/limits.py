@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES = 32 << 20
-PAUSE_SECONDS = 20.0
 #: After the first pause's worth of time a body must have come at this rate: drip-fed bodies hold a connection each.
 MIN_BYTES_PER_SECOND = 1024
 _DRAIN_SECONDS = 2.0
@@ -34,7 +33,7 @@ class BodyLimit:
     Uploads may have ``max_upload_bytes``, everything else 32 MiB.
     """
 
-    def __init__(self, app: ASGIApp, max_upload_bytes: int, pause_seconds: float = PAUSE_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, pause_seconds: float) -> None:
         self._app = app
         self._max_upload_bytes = max_upload_bytes
         self._pause_seconds = pause_seconds

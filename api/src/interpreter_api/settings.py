@@ -93,41 +93,45 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
     api_key: _Secret | None = Field(
-        None,
+        default=None,
         description="The first principal's key (an administrator). Unset: made at the first start and kept in "
         "DATA_DIR/api-key, mode 0600.",
     )
     database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = Field(
-        None,
+        default=None,
         description="Postgres to use, postgresql://user:password@host/name. Unset: an embedded one in DATA_DIR.",
     )
-    database_pool_size: int = Field(10, ge=2, le=200, description="Most connections to Postgres.")
+    database_pool_size: int = Field(default=10, ge=2, le=200, description="Most connections to Postgres.")
     public_base_url: _Url | None = Field(
-        None, description="How clients reach this server, for links. Unset: http://HOST:PORT."
+        default=None, description="How clients reach this server, for links. Unset: http://HOST:PORT."
     )
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. 0.0.0.0 is every address.")
-    port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 takes any free one.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on. 0.0.0.0 is every address.")
+    port: int = Field(default=8080, ge=0, le=65535, description="TCP port to listen on; 0 takes any free one.")
     data_dir: _Folder = Field(
         default_factory=_default_data_dir,
         description="Where this server keeps its data: the embedded Postgres and the key. One server at a time.",
     )
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = Field(
-        "INFO", description="Least level that is logged."
+        default="INFO", description="Least level that is logged."
     )
     log_format: Literal["auto", "plain", "json"] = Field(
-        "auto", description="plain or json, one line a record. auto: plain on a terminal, json elsewhere."
+        default="auto", description="plain or json, one line a record. auto: plain on a terminal, json elsewhere."
     )
 
-    max_execution_time: int = Field(300, ge=1, le=86_400, description="Longest time for one execution, seconds.")
-    max_memory_mb: int = Field(4096, ge=256, le=1 << 20, description="Memory of one sandbox, MiB.")
-    max_file_size_mb: int = Field(500, ge=1, le=10_240, description="Largest file that may be uploaded, MiB.")
-    max_concurrent_jobs: int = Field(4, ge=1, le=1000, description="Jobs that run at the same time; others wait.")
-    job_timeout: int = Field(1800, ge=1, le=86_400, description="Longest time for one job, seconds.")
+    max_execution_time: int = Field(
+        default=300, ge=1, le=86_400, description="Longest time for one execution, seconds."
+    )
+    max_memory_mb: int = Field(default=4096, ge=256, le=1 << 20, description="Memory of one sandbox, MiB.")
+    max_file_size_mb: int = Field(default=500, ge=1, le=10_240, description="Largest file that may be uploaded, MiB.")
+    max_concurrent_jobs: int = Field(
+        default=4, ge=1, le=1000, description="Jobs that run at the same time; others wait."
+    )
+    job_timeout: int = Field(default=1800, ge=1, le=86_400, description="Longest time for one job, seconds.")
     sandbox_file_max_mb: int = Field(
-        50, ge=1, le=2048, description="Largest file of the code's that is stored and linked, MiB."
+        default=50, ge=1, le=2048, description="Largest file of the code's that is stored and linked, MiB."
     )
     sandbox_file_ttl_hours: float = Field(
-        24, gt=0, le=8760, description="How long stored files and their links last, hours."
+        default=24, gt=0, le=8760, description="How long stored files and their links last, hours."
     )
 
     sandbox_env: _Folder = Field(
@@ -135,35 +139,44 @@ class Settings(BaseSettings):
         description="The virtual environment that sandboxes see; interpreter-sandbox[runtime] is installed in it.",
     )
     bwrap: str = Field(
-        "bwrap", min_length=1, description="The bubblewrap program: a path, or a name to look up in PATH."
+        default="bwrap", min_length=1, description="The bubblewrap program: a path, or a name to look up in PATH."
     )
-    max_sandboxes: int = Field(16, ge=1, le=10_000, description="Sandboxes that may live at the same time.")
-    warm_pool: int = Field(1, ge=0, le=1000, description="Sandboxes kept ready before anyone asks.")
+    max_sandboxes: int = Field(default=16, ge=1, le=10_000, description="Sandboxes that may live at the same time.")
+    warm_pool: int = Field(default=1, ge=0, le=1000, description="Sandboxes kept ready before anyone asks.")
     idle_timeout: int = Field(
-        1800, ge=1, le=604_800, description="An unused session gives its sandbox back after this, seconds."
+        default=1800, ge=1, le=604_800, description="An unused session gives its sandbox back after this, seconds."
     )
-    workspace_mb: int = Field(1024, ge=16, le=1 << 20, description="Disk of one sandbox's workspace, MiB.")
-    max_sessions: int = Field(100, ge=1, le=100_000, description="Sessions that one principal may have.")
+    workspace_mb: int = Field(default=1024, ge=16, le=1 << 20, description="Disk of one sandbox's workspace, MiB.")
+    max_sessions: int = Field(default=100, ge=1, le=100_000, description="Sessions that one principal may have.")
 
     allowed_origins: _Origins = Field(
-        (), description="Browser origins allowed besides the server's own, comma-separated, as https://app.example.com."
+        default=(),
+        description="Browser origins allowed besides the server's own, comma-separated, as https://app.example.com.",
     )
     allowed_hosts: _Names = Field(
-        (), description="Host names answered to besides PUBLIC_BASE_URL's, HOST and localhost, comma-separated."
+        default=(), description="Host names answered to besides PUBLIC_BASE_URL's, HOST and localhost, comma-separated."
     )
     trusted_proxies: _Networks = Field(
-        (), description="Addresses or networks whose X-Forwarded-For is believed, comma-separated. Unset: nobody's."
+        default=(),
+        description="Addresses or networks whose X-Forwarded-For is believed, comma-separated. Unset: nobody's.",
+    )
+    body_timeout: int = Field(
+        default=20, ge=1, le=3600, description="Longest pause while a request's body is sent, seconds."
     )
     oauth_issuer: _Url | None = Field(
-        None, description="OAuth 2.1 authorization server whose access tokens are accepted besides API keys."
+        default=None, description="OAuth 2.1 authorization server whose access tokens are accepted besides API keys."
     )
     oauth_audience: str | None = Field(
-        None, min_length=1, description="The audience that such a token must name. Unset: PUBLIC_BASE_URL + /mcp."
+        default=None,
+        min_length=1,
+        description="The audience that such a token must name. Unset: PUBLIC_BASE_URL + /mcp.",
     )
 
-    azure_tenant_id: str | None = Field(None, min_length=1, description="Microsoft Entra tenant, for Microsoft 365.")
-    azure_client_id: str | None = Field(None, min_length=1, description="Application id there.")
-    azure_client_secret: SecretStr | None = Field(None, description="That application's secret.")
+    azure_tenant_id: str | None = Field(
+        default=None, min_length=1, description="Microsoft Entra tenant, for Microsoft 365."
+    )
+    azure_client_id: str | None = Field(default=None, min_length=1, description="Application id there.")
+    azure_client_secret: SecretStr | None = Field(default=None, description="That application's secret.")
 
     @property
     def base_url(self) -> str:
