@@ -42,7 +42,17 @@ _ENVIRONMENT: Final = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "TERM": "dumb",
 }
-_PASSED_ON: Final = ("PATH", "HOME", "TMPDIR", "TZ", "MPLCONFIGDIR", "IPYTHONDIR", "FONTCONFIG_PATH")
+_PASSED_ON: Final = (
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "TZ",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "MPLCONFIGDIR",
+    "IPYTHONDIR",
+    "FONTCONFIG_PATH",
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +81,7 @@ class Supervisor:
         self._zygote: int | None = None
         self._control: socket.socket | None = None
         self._asking = asyncio.Lock()
+        self._forking = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._status: Literal["starting", "ready", "failed"] = "starting"
         self._failed_starts = 0
@@ -144,15 +155,20 @@ class Supervisor:
             )
         process.returncode = 0  # the reaper waits for it, nobody else may
         self._zygote, self._control = process.pid, ours
-        answer = await self._receive(_START_SECONDS)
+        async with self._asking:
+            answer = await self._receive(_START_SECONDS)
         if answer.get("ready"):
             self._failed_starts = 0
-            if self.worker is None:
-                await self._fork_worker()
+            await self._fork_worker()
         else:
             processes.signal_process(process.pid, signal.SIGKILL)
 
     async def _fork_worker(self) -> None:
+        async with self._forking:
+            if self.worker is None:
+                await self._fork_one()
+
+    async def _fork_one(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             answer = await self._ask(b"fork", [theirs.fileno()])
