@@ -142,6 +142,32 @@ def test_killed_it_leaves_no_server_behind(tmp_path: Path) -> None:
 
 
 def test_a_server_that_cannot_start_is_an_error_on_both_streams(tmp_path: Path) -> None:
-    answers, stderr, _ = one_shot(tmp_path / "data", INITIALIZE, DATABASE_URL="postgresql://127.0.0.1:1/none")
-    assert "error" in answers[0]
-    assert stderr.strip()
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    (data_dir / "postgres").write_text("a file where the database's folder should be")
+    answers, stderr, _ = one_shot(data_dir, INITIALIZE)
+    assert "did not start" in answers[0]["error"]["message"]
+    assert "postgres" in stderr
+
+
+@pytest.mark.anyio
+async def test_clients_that_start_together_share_one_server(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    ready: list[str] = []
+    all_ready = anyio.Event()
+
+    async def desktop_client() -> None:
+        async with Client(stdio_client(stdio_parameters(data_dir)), mode="legacy") as client:
+            made = await client.call_tool("create_session", {"name": "together"})
+            assert not made.is_error, text_of(made)
+            ready.append(text_of(made))
+            if len(ready) == 3:
+                all_ready.set()
+            await all_ready.wait()
+            listed = await client.call_tool("list_sessions", {})
+            assert text_of(listed).count('"name": "together"') == 3
+
+    with anyio.fail_after(120):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(desktop_client)

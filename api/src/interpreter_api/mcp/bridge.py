@@ -71,11 +71,13 @@ class Bridge:
 
     async def drain(self, seconds: float) -> None:
         """Wait for running calls, but only so long; then end them and the connections."""
-        if tasks := list(self._calls.values()):
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
+        if calls := dict(self._calls):
+            await asyncio.wait(calls.values(), timeout=seconds)
+            late = {request_id: task for request_id, task in calls.items() if not task.done()}
+            for request_id, task in late.items():
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+                self._fail(request_id, INTERNAL_ERROR, "The client's end of input came long before the answer")
+            await asyncio.gather(*late.values(), return_exceptions=True)
         await self._http.aclose()
 
     async def _notify(self, message: dict[str, Any]) -> None:

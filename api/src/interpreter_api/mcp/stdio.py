@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import os
 import queue
@@ -26,12 +27,13 @@ from interpreter_api.namespaces import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from interpreter_api.settings import Settings
 
 START_SECONDS = 90.0
 STOP_SECONDS = 10.0
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS = 60.0
 """After the end of input, running calls may still answer for this long: ``printf ... | power-interpreter stdio``."""
 
 MAX_LINE = 48 << 20
@@ -106,14 +108,15 @@ class _LocalServer:
             start_new_session=True,  # a Ctrl-C in the client's terminal reaches this process, which ends its server
             preexec_fn=functools.partial(die_with_parent, signal.SIGTERM, os.getpid()),
         )
+        why = "its log on standard error says why"
         async with asyncio.timeout(START_SECONDS):
             while True:
                 if (target := self._running()) is not None and await _is_ready(target):
                     return target
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), 0.05)
-                if process.returncode is not None and self._running() is None:
-                    raise OSError(f"The server ended with exit code {process.returncode}; standard error says why.")
+                if process.returncode is not None and not _is_claimed(self._settings.data_dir):
+                    raise OSError(f"The server did not start (exit code {process.returncode}); {why}.")
 
     async def stop(self) -> None:
         """End the server that was started here, if one was."""
@@ -135,6 +138,18 @@ async def _server(settings: Settings) -> AsyncIterator[_LocalServer]:
         yield server
     finally:
         await server.stop()
+
+
+def _is_claimed(data_dir: Path) -> bool:
+    """Whether some server holds this DATA_DIR: another client may have started one at the same moment."""
+    try:
+        with (data_dir / "lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 async def _is_ready(target: Target) -> bool:
