@@ -6,12 +6,14 @@ from interpreter_api.services.links import content_disposition
 
 
 def download_headers(name: str, mime_type: str) -> dict[str, str]:
-    """``attachment``, no sniffing, no scripts, no caches in between, no referrer: whatever the bytes are."""
+    """``attachment``, no scripts, no caches in between, no referrer: whatever the bytes are.
+
+    ``X-Content-Type-Options: nosniff`` is on every answer of the server (``access``).
+    """
     text = mime_type.startswith("text/") or mime_type in {"application/json", "image/svg+xml"}
     return {
         "Content-Type": f"{mime_type}; charset=utf-8" if text else mime_type,
         "Content-Disposition": content_disposition(name),
-        "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "Cross-Origin-Resource-Policy": "same-site",
         "Cache-Control": "private, no-cache",

@@ -15,8 +15,6 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from interpreter_sandbox.client import AgentError, AgentUnavailable
-
 from interpreter_api.data.executions import Outcome
 from interpreter_api.errors import (
     InterpreterError,
@@ -41,13 +39,12 @@ from interpreter_api.services.runs import Finished, Run
 from interpreter_api.services.sandboxes import session_not_found
 from interpreter_api.services.sessions import NEW
 from interpreter_api.services.validate import check_code, check_execution_id, check_timeout
+from interpreter_sandbox.client import AgentError, AgentUnavailable
 from interpreter_sandbox.protocol import ExecuteRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
-
-    from interpreter_sandbox.client import AgentClient
 
     from interpreter_api.data.executions import ExecutionRepository
     from interpreter_api.data.servers import ServerPresence
@@ -60,6 +57,7 @@ if TYPE_CHECKING:
     from interpreter_api.services.ports import ExecuteCommand, Principal
     from interpreter_api.services.sandboxes import Binding, Sandboxes
     from interpreter_api.services.sessions import SessionService
+    from interpreter_sandbox.client import AgentClient
 
 GRACE_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
@@ -241,6 +239,8 @@ class ExecutionService:
                     await run.take(client.events(run.execution_id, run.folded.last_seq))
         except TimeoutError:
             raise AgentUnavailable("no end of the execution in time") from None
+        except ValueError as error:
+            raise AgentUnavailable("the agent sent what is no event") from error
         if run.folded.status is None:
             raise AgentUnavailable("the events ended without a last one")
         return run.folded
