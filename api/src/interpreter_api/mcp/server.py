@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
@@ -100,7 +101,13 @@ async def mount(app: Starlette, services: ToolServices) -> AsyncIterator[Interpr
     logging.getLogger("mcp").setLevel(logging.WARNING)  # the SDK logs each stateless request at INFO
     calls = CallsInFlight()
     server = build(services, calls)
-    server.streamable_http_app(stateless_http=True, max_request_body_size=MAX_BODY_BYTES)  # makes the manager
+    # Makes the manager. The SDK's own check of Host and Origin stays off: it knows localhost only, and would refuse
+    # what the settings allow; the app's middleware has checked both.
+    server.streamable_http_app(
+        stateless_http=True,
+        max_request_body_size=MAX_BODY_BYTES,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
     manager = server.session_manager
     http = StreamableHttp(manager, calls)
     sse = LegacySse(manager.app)
