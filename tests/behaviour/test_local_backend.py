@@ -95,7 +95,7 @@ async def test_release_leaves_no_process_and_no_sandbox_is_used_twice() -> None:
         marks = ["/workspace/mark", "/tmp/mark", "/dev/shm/mark"]
         assert (await run(first, f"for p in {marks}: open(p, 'w').close()", "exe_2"))[0] == "ok"
         before = psutil.Process().children(recursive=True)
-        assert any(process.name() == "sleep" for process in before)
+        assert len(before) >= 4  # bubblewrap, agent, worker, daemon
         await asyncio.gather(backend.release(first.uid), backend.release(first.uid))
         assert local.left_of(before, seconds=0) == []
         await backend.release("sbx_unknown")
@@ -144,12 +144,16 @@ async def test_a_sandbox_out_of_memory_is_told_and_the_server_lives() -> None:
         assert backend.posture().degraded == []
         neighbour = await backend.claim("default", "ses_neighbour", "owner")
         sandbox = await backend.claim("default", "ses_a", "owner")
-        code = (
-            "import mmap, os\nfd = os.memfd_create('m'); n = {} << 20; os.ftruncate(fd, n); m = mmap.mmap(fd, n)\n"
-            "for i in range(0, n, 4096): m[i] = 1\nprint('kept')"
-        )
-        assert await run(sandbox, code.format(64)) == ("ok", "kept\n")  # the control
-        status, stdout = await run(sandbox, code.format(2048), "exe_2")
+        code = """
+import mmap, os
+kept = []
+for _ in range({}):
+    fd = os.memfd_create("m"); os.ftruncate(fd, 64 << 20); m = mmap.mmap(fd, 64 << 20); kept.append(m)
+    for i in range(0, 64 << 20, 4096): m[i] = 1
+print("kept")
+"""
+        assert await run(sandbox, code.format(1)) == ("ok", "kept\n")  # the control
+        status, stdout = await run(sandbox, code.format(32), "exe_2")
         assert status in ("crashed", "memory_limit")
         assert "kept" not in stdout
         assert await run(neighbour, "print(1 + 1)") == ("ok", "2\n")
@@ -172,11 +176,14 @@ async def test_a_server_that_is_killed_leaves_nothing(runs: int) -> None:
                 sys.executable, backend_server.__file__, str(folder), "2", stdout=subprocess.PIPE
             )
             assert server.stdout is not None
-            assert (await asyncio.wait_for(server.stdout.readline(), 60)).split() == [b"ready", b"bubblewrap"]
-            below = psutil.Process(server.pid).children(recursive=True)
-            assert sum(process.name() == "sleep" for process in below) == 2  # the daemons are there
-            server.send_signal(signal.SIGKILL)
-            await server.wait()
+            try:
+                said = await asyncio.wait_for(server.stdout.readline(), 60)
+                below = psutil.Process(server.pid).children(recursive=True)
+            finally:
+                server.send_signal(signal.SIGKILL)
+                await server.wait()
+            assert said.split() == [b"ready", b"bubblewrap"]
+            assert len(below) >= 8  # two sandboxes at least: bubblewrap, agent, worker, daemon
             assert local.left_of(below) == []
         async with backend_of():  # the next server removes the groups of the killed one
             pass
