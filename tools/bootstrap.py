@@ -121,6 +121,14 @@ def readable_to_all(path: str) -> bool:
 
 def system_packages() -> None:
     """Bring bubblewrap and libseccomp; without them the server starts and refuses to execute."""
+    missing = missing_packages()
+    if missing and not apt_install(missing):
+        say(f"no sandbox without {' and '.join(missing)}: code will be refused until you type")
+        say("    " + apt_line(missing))
+
+
+def missing_packages() -> list[str]:
+    """Debian's names of what isolation needs and this machine lacks."""
     missing = []
     if not (shutil.which("bwrap") or os.environ.get("BWRAP")):
         missing.append("bubblewrap")
@@ -128,9 +136,12 @@ def system_packages() -> None:
         ctypes.CDLL("libseccomp.so.2")
     except OSError:
         missing.append("libseccomp2")
-    if missing and not apt_install(missing):
-        say(f"no sandbox without {' and '.join(missing)}: code will be refused until you type")
-        say("    sudo apt-get update && sudo apt-get install -y " + " ".join(missing))
+    return missing
+
+
+def apt_line(packages: list[str]) -> str:
+    """What a person types where we may not."""
+    return "sudo apt-get update && sudo apt-get install -y " + " ".join(packages)
 
 
 def apt_install(packages: list[str]) -> bool:
@@ -185,7 +196,7 @@ def find_uv(python: str) -> str:
             run([python, "-m", "pip", *pinned, "--target", str(TOOLS), "--upgrade"])
         if is_uv(ours, wanted[1]):
             return ours
-    raise Refusal(f"this Python has neither venv nor pip. Type: sudo apt-get install -y {name}-venv")
+    raise Refusal(f"{python} has neither venv nor pip. Type: " + apt_line([*missing_packages(), name + "-venv"]))
 
 
 def is_uv(path: str, wanted: str) -> bool:
