@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 VERSIONS = ("2025-11-25", "2026-07-28")
 DEEP = "[" * 100_000 + "]" * 100_000
 ACCEPT = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
-MAX_STREAMS_OF_ONE_KEY = 64  # documented in docs/security.md and the answer itself
+MAX_STREAMS_OF_ONE_KEY = 64  # docs/adr/0003
 
 
 @pytest.fixture
