@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from IPython.core.error import UsageError
-
 from interpreter_sandbox.protocol import ExecuteRequest
 from interpreter_sandbox.runtime import aliases
 from interpreter_sandbox.runtime.charts import MatplotlibCharts
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 MEMORY_MESSAGE: Final = "the code needed more memory than the session may use; its variables are kept"
 _REHEARSAL: Final = ("1 + 1", "pd.DataFrame({'x': [1.5], 'y': ['text']})", "plt.plot([1, 2]);")
-_SYNTAX: Final = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError, TypeError)
+_SYNTAX: Final = (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError)
 """What the tokenizer and the compiler raise for a text that is not a program."""
 
 
@@ -112,8 +110,10 @@ class Shell:
         # the exception holds its frames, and they the user's variables
         self._interpreter.last_execution_result = None
         refusal, error = result.error_before_exec, result.error_in_exec
+        if isinstance(refusal, _SYNTAX):
+            return self._failed(refusal, refused=True)
         if refusal is not None:
-            return self._failed(refusal, refused=isinstance(refusal, _SYNTAX) and not isinstance(refusal, UsageError))
+            raise refusal  # IPython itself failed before the code ran
         return ("ok", None) if error is None else self._failed(error)
 
     def _finish(self, *, draw: bool) -> Outcome:

@@ -84,9 +84,9 @@ def _trim(report: traceback.TracebackException, workspace: str) -> None:
         if users:
             below = [frame for frame in one.stack[users[-1] + 1 :] if not frame.filename.startswith(_MACHINERY)]
             one.stack[:] = one.stack[users[0] : users[-1] + 1] + below[-KEPT_LIBRARY_FRAMES:]
-        elif one is report:
-            # a magic or a refused cell: every frame is machinery
-            one.stack[:] = []
+        else:
+            # a magic or a refused cell, all machinery; or the library's own error that another one came from
+            one.stack[:] = [] if one is report else one.stack[-KEPT_LIBRARY_FRAMES:]
         queue += [one.__cause__, one.__context__, *(one.exceptions or ())]
 
 
