@@ -77,6 +77,8 @@ async def test_a_warm_one_is_claimed_at_once_and_replaced() -> None:
         warm = pool.slots()[0].uid
         slot = await pool.claim("default", "ses_a")
         assert (slot.uid, slot.state, slot.session_id) == (warm, "claimed", "ses_a")
+        assert states(pool) == ["claimed"]  # the replacement does not compete with the session's first cell
+        await asyncio.sleep(0.001)
         await settled(pool)
         assert states(pool) == ["claimed", "warm"]
 

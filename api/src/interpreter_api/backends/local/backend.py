@@ -34,6 +34,9 @@ HEALTH_SECONDS: Final = 0.02
 """Between two questions to an agent that is still importing; nobody is asked once it is ready."""
 
 RECHECK_SECONDS: Final = 5.0
+REFILL_SECONDS: Final = 0.25
+"""A sandbox's start takes a processor for a second: the first answer of the session just claimed goes first."""
+
 BACKLOG: Final = 64
 
 
@@ -99,6 +102,7 @@ class LocalBackend:
             stop=self._stop_sandbox,
             parallel_starts=max(2, os.cpu_count() or 2),
             wait_seconds=self._claim_wait_seconds,
+            refill_seconds=REFILL_SECONDS,
         )
         await self._check()
 

@@ -55,8 +55,12 @@ class Pool(Generic[T]):
         stop: Callable[[T], Awaitable[None]],
         parallel_starts: int = 2,
         wait_seconds: float = 30.0,
+        refill_seconds: float = 0.0,
     ) -> None:
-        """``start`` answers when the sandbox is ready; when it is cancelled or raises, it has cleaned up."""
+        """``refill_seconds``: how long after a claim its replacement starts; until then the processor is the session's.
+
+        ``start`` answers when the sandbox is ready; when it is cancelled or raises, it has cleaned up.
+        """
         self._classes = classes
         self._limit = limit
         self._start = start
@@ -64,6 +68,8 @@ class Pool(Generic[T]):
         self._starting = asyncio.Semaphore(parallel_starts)
         self._wait_seconds = wait_seconds
         self._slots: dict[str, Slot[T]] = {}
+        self._refill_seconds = refill_seconds
+        self._refill: asyncio.TimerHandle | None = None
         self._waiting = 0
         self._failures = 0
         self._retry: asyncio.TimerHandle | None = None
@@ -108,7 +114,7 @@ class Pool(Generic[T]):
             slot.session_id = session_id
             if slot.state == "warm":
                 slot.state = "claimed"
-            self.fill()
+            self._fill_soon()
             return slot
 
     def _unreserve(self, slot: Slot[T]) -> None:
@@ -147,6 +153,14 @@ class Pool(Generic[T]):
             )
             for _ in range(min(sandbox_class.warm_pool_min - waiting, self._limit - len(self._slots) - self._waiting)):
                 self._launch(name)
+
+    def _fill_soon(self) -> None:
+        if self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(self._refill_seconds, self._fill_now)
+
+    def _fill_now(self) -> None:
+        self._refill = None
+        self.fill()
 
     def _launch(self, class_name: str) -> Slot[T]:
         uid = "sbx_" + base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
@@ -227,9 +241,10 @@ class Pool(Generic[T]):
     async def close(self) -> None:
         """End every sandbox; when this returns none is left."""
         self._open = False
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        for timer in (self._retry, self._refill):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._refill = None
         await asyncio.gather(*(self.remove(uid) for uid in list(self._slots)))
 
 
