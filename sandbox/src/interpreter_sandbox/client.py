@@ -174,7 +174,7 @@ class AgentClient:
 
     async def _events(self, method: str, path: str, seconds: float | None, **options: Any) -> AsyncIterator[Event]:
         async with self._open(method, path, seconds, **options) as answer:
-            rest = bytearray()
+            rest, done = bytearray(), False
             async for data in _whole_body(answer):
                 start = len(rest)
                 rest += data
@@ -185,9 +185,10 @@ class AgentClient:
                 for line in lines:
                     event = Event.decode(line.decode())
                     yield event
-                    if event.event == "done":
-                        return
-        raise AgentUnavailable("the agent ended the stream before the execution was done")
+                    done = event.event == "done"
+            # read to the end of the body, not to "done" only: a connection with an unread rest cannot be used again
+        if not done:
+            raise AgentUnavailable("the agent ended the stream before the execution was done")
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         async with self._open(method, path, _ANSWER_SECONDS, **options) as answer:

@@ -114,23 +114,30 @@ class Workspace:
     def list(self, path: str, *, recursive: bool) -> tuple[list[FileEntry], bool]:
         """The entries of a folder, by path, without partial uploads; True where there were more than fit."""
         found: list[FileEntry] = []
-        queue = [clean(path, root_allowed=True)]
+        asked = clean(path, root_allowed=True)
+        queue = [asked]
         while queue:
             folder = queue.pop()
-            with _refusals(path):
-                fd = linux.open_beneath(self._fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+            try:
+                with _refusals(path):
+                    fd = linux.open_beneath(self._fd, folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)
+            except Refusal:
+                if folder == asked:
+                    raise
+                continue  # it was a folder a moment ago
             prefix = b"" if folder == b"." else folder + b"/"
             try:
-                for entry in os.scandir(fd):
-                    name = os.fsencode(entry.name)
-                    if name.startswith(PARTIAL_PREFIX):
-                        continue
-                    if len(found) >= MAX_LISTED:
-                        return _sorted(found), True
-                    with suppress(FileNotFoundError):
-                        found.append(file_entry(prefix + name, entry.stat(follow_symlinks=False)))
-                    if recursive and entry.is_dir(follow_symlinks=False):
-                        queue.append(prefix + name)
+                with os.scandir(fd) as entries:
+                    for entry in entries:
+                        name = os.fsencode(entry.name)
+                        if name.startswith(PARTIAL_PREFIX):
+                            continue
+                        if len(found) >= MAX_LISTED:
+                            return _sorted(found), True
+                        with suppress(FileNotFoundError):
+                            found.append(file_entry(prefix + name, entry.stat(follow_symlinks=False)))
+                        if recursive and entry.is_dir(follow_symlinks=False):
+                            queue.append(prefix + name)
             finally:
                 os.close(fd)
         return _sorted(found), False
@@ -156,16 +163,17 @@ class Workspace:
             with _refusals(path):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 fd = os.open(partial, flags, 0o644, dir_fd=folder_fd)
-                try:
-                    await self._fill(fd, body)
-                    status = os.fstat(fd)
+            try:
+                await self._fill(fd, path, body)
+                status = os.fstat(fd)
+                with _refusals(path):
                     os.rename(partial, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
-                except BaseException:
-                    with suppress(OSError):
-                        os.unlink(partial, dir_fd=folder_fd)
-                    raise
-                finally:
-                    os.close(fd)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(partial, dir_fd=folder_fd)
+                raise
+            finally:
+                os.close(fd)
         finally:
             os.close(folder_fd)
         return file_entry(raw, status)
@@ -183,15 +191,16 @@ class Workspace:
             finally:
                 os.close(folder_fd)
 
-    async def _fill(self, fd: int, body: AsyncIterator[bytes]) -> None:
+    async def _fill(self, fd: int, path: str, body: AsyncIterator[bytes]) -> None:
         size = 0
         async for data in body:
             size += len(data)
             if size > self._max_file_bytes:
                 raise Refusal("too_large", f"the file is over the limit of {self._max_file_bytes} bytes")
             view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            with _refusals(path):
+                while view:
+                    view = view[os.write(fd, view) :]
 
     def _make_folder(self, folder: bytes) -> int:
         """A descriptor of the folder, made part by part where it is missing."""

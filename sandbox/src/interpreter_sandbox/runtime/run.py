@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from interpreter_sandbox.protocol import Chart, Done, ErrorInfo, Event, ExecuteRequest, FileEntry, Origin, Status
@@ -206,6 +206,9 @@ class Run:
         for text in _texts(data, "notes")[:_MAX_NOTES]:
             self.note(text)
         error = None if status == "ok" else _error(data.get("error"))
+        if status == "memory_limit" and error is not None:
+            limit = self._supervisor.limits.memory_bytes >> 20
+            error = replace(error, message=f"{error.message} (the memory limit of this sandbox is {limit} MiB)")
         if self._stopped_for == "timeout":
             status, error = "timeout", self._time_error(error, "it was interrupted")
         self._finish(status, error, "kept")

@@ -32,8 +32,10 @@ _LAST_WORD_SECONDS: Final = 0.25
 _MAX_FAILED_STARTS: Final = 3
 
 # What user code finds in its environment. One BLAS thread: with more, a memory limit aborts the process instead of
-# raising MemoryError, and a fork would carry none of the threads.
+# raising MemoryError, and a fork would carry none of the threads. Arrow's own allocator reserves 1 GiB of address
+# space at its first use, all of which counts as used towards a memory limit.
 _ENVIRONMENT: Final = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
     "LANG": "C.UTF-8",
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
@@ -76,7 +78,7 @@ class Supervisor:
         self.lost_reason = ""
         """Why the last worker ended while nothing ran; whoever runs the next cell must be told."""
         self.detail = ""
-        self._limits = limits
+        self.limits = limits
         self._workspace = workspace
         self._zygote: int | None = None
         self._control: socket.socket | None = None
@@ -146,7 +148,7 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | _ENVIRONMENT
-        limits = json.dumps(asdict(self._limits))
+        limits = json.dumps(asdict(self.limits))
         module = "interpreter_sandbox.runtime.zygote"
         command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), limits, str(self._workspace)]
         with theirs:
