@@ -22,13 +22,21 @@ _FINISH = """
 UPDATE executions
 SET state = $3, session_id = $4, status = $5, reason = $6, answer = $7, finished_at = clock_timestamp()
 WHERE tenant_id = $1 AND id = $2 AND state = 'running'"""
+# One statement and one round trip for a whole batch, which does not wait for the disk: the setting holds until the end
+# of the statement's own transaction.
 _RECORD = """
-INSERT INTO executions
-    (tenant_id, id, principal_id, session_id, request_hash, server_number, state, status, reason, answer, finished_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp()) ON CONFLICT DO NOTHING"""
-_TOUCH = """
-UPDATE sessions SET executions = executions + $3, last_used_at = clock_timestamp()
-WHERE id = $1 AND tenant_id = $2"""
+WITH lazily AS (SELECT set_config('synchronous_commit', 'off', true)),
+written AS (
+    INSERT INTO executions
+        (tenant_id, id, principal_id, session_id, request_hash,
+         server_number, state, status, reason, answer, finished_at)
+    SELECT o.*, clock_timestamp() FROM lazily, unnest(
+        $1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[],
+        $6::integer[], $7::text[], $8::text[], $9::text[], $10::bytea[]) o
+    ON CONFLICT DO NOTHING)
+UPDATE sessions s SET executions = s.executions + used.count, last_used_at = clock_timestamp()
+FROM lazily, unnest($11::text[], $12::text[], $13::integer[]) AS used (id, tenant_id, count)
+WHERE s.id = used.id AND s.tenant_id = used.tenant_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +110,26 @@ class ExecutionRepository:
         )
 
     async def record(self, outcomes: Sequence[Outcome], used: Sequence[tuple[str, str, int]]) -> None:
-        """Write history after the reply: one transaction that does not wait for the disk.
+        """Write history after the reply.
 
         ``outcomes`` were not reserved; ``used`` is (session id, tenant id, executions) to count.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = off")
-            for o in outcomes:
-                await connection.execute(
-                    _RECORD,
-                    o.tenant_id,
-                    o.execution_id,
-                    o.principal_id,
-                    o.session_id,
-                    o.request_hash,
-                    self._server_number,
-                    o.state,
-                    o.status,
-                    o.reason,
-                    o.answer,
-                )
-            # in one order everywhere, so that two servers never wait for each other
-            for session_id, tenant_id, count in sorted(used):
-                await connection.execute(_TOUCH, session_id, tenant_id, count)
+        await self._pool.execute(
+            _RECORD,
+            [o.tenant_id for o in outcomes],
+            [o.execution_id for o in outcomes],
+            [o.principal_id for o in outcomes],
+            [o.session_id for o in outcomes],
+            [o.request_hash for o in outcomes],
+            [self._server_number] * len(outcomes),
+            [o.state for o in outcomes],
+            [o.status for o in outcomes],
+            [o.reason for o in outcomes],
+            [o.answer for o in outcomes],
+            [session_id for session_id, _, _ in used],
+            [tenant_id for _, tenant_id, _ in used],
+            [count for _, _, count in used],
+        )
 
     async def forget_old(self, days: int) -> int:
         """Delete what began more than ``days`` ago; housekeeping over all tenants."""

@@ -63,6 +63,8 @@ GRACE_SECONDS = 2.0
 SILENCE_SECONDS = 30.0
 """How long after its time limit an execution may stay without its end before its sandbox is given up."""
 CLOSE_SECONDS = 2.5
+ACKNOWLEDGE_CHARS = 32 << 10
+"""The agent keeps the last 64 executions anyway: only what is worth its memory gets a request of its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -222,7 +224,8 @@ class ExecutionService:
         result = answer(run.execution_id, folded, artifacts, info)
         await self._record(run, session, "done", folded.status or "crashed", result=result)
         self._observe(folded.status or "crashed", folded.elapsed_ms / 1000)
-        self._later(_acknowledge(sandbox.client, run.execution_id))
+        if run.folded.size > ACKNOWLEDGE_CHARS:
+            self._later(_acknowledge(sandbox.client, run.execution_id))
         return Finished(result, artifacts.pictures)
 
     async def _stream(self, run: Run, client: AgentClient, seconds: float) -> Folded:
@@ -313,6 +316,6 @@ class ExecutionService:
 
 
 async def _acknowledge(client: AgentClient, execution_id: str) -> None:
-    # the agent keeps a bounded number of executions: without this nothing is lost but a little of its memory
+    # where it cannot be told, nothing is lost but a little of its memory
     with contextlib.suppress(AgentError, AgentUnavailable):
         await client.acknowledge(execution_id)

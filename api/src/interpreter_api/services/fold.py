@@ -89,6 +89,11 @@ class Folded:
             case "started":
                 pass
 
+    @property
+    def size(self) -> int:
+        """About how many characters its events have."""
+        return sum(self._stream_chars.values()) + self._bundle_bytes + self._chart_bytes
+
     def note(self, text: str) -> None:
         """Something the caller should know; bounded in number and length."""
         if len(self.notes) < MAX_NOTES:

@@ -6,6 +6,7 @@ What a client was promised (idempotency keys, files) does not go this way: that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ BATCH = 100
 PENDING_BYTES = 64 << 20
 ATTEMPTS = 3
 SETTLE_SECONDS = 2.0
+GATHER_SECONDS = 0.05
+"""So long entries gather before they are written, unless somebody waits for them: calls in a row share a write."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class HistoryWriter:
         self._pending: dict[tuple[str, str], Outcome] = {}
         self._bytes = 0
         self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._written = asyncio.Condition()
         self._added = self._done = 0
         self._task: asyncio.Task[None] | None = None
@@ -60,6 +64,7 @@ class HistoryWriter:
     async def add(self, used: Used) -> None:
         """Take one entry; waits only while more than 64 MiB are not written yet."""
         if self._bytes > PENDING_BYTES:
+            self._hurry.set()
             async with self._written:
                 await self._written.wait_for(lambda: self._bytes <= PENDING_BYTES)
         if (outcome := used.outcome) is not None:
@@ -78,6 +83,7 @@ class HistoryWriter:
         goal = self._added
         if self._done >= goal:
             return
+        self._hurry.set()
         try:
             async with asyncio.timeout(SETTLE_SECONDS), self._written:
                 await self._written.wait_for(lambda: self._done >= goal)
@@ -87,9 +93,13 @@ class HistoryWriter:
     async def _work(self) -> None:
         while True:
             await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_SECONDS):
+                    await self._hurry.wait()
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             if not self._queue:
                 self._wake.clear()
+                self._hurry.clear()
             if not batch:
                 continue
             await self._write(batch)
