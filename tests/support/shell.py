@@ -58,15 +58,16 @@ class Cell:
 class ShellServer:
     """One preloaded process; every :meth:`session` is a fork of it, with an empty workspace."""
 
-    def __init__(self, workspace: Path, matplotlib_cache: Path) -> None:
+    def __init__(self, workspace: Path, home: Path) -> None:
         """Starts the process; the first session waits for its imports."""
         self.workspace = workspace
+        self.home = home
         # an installed package, not a path: what a sandbox runs is what is tested
         environment = {
             "PATH": os.defpath,
-            "HOME": str(workspace),
+            "HOME": str(home),
             "TMPDIR": tempfile.gettempdir(),
-            "MPLCONFIGDIR": str(matplotlib_cache),
+            "MPLCONFIGDIR": str(home / "matplotlib"),
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT / "sandbox" / "src"),

@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShellServer]:
     """Every session is a fork of one preloaded process, as in a sandbox."""
-    server = ShellServer(tmp_path_factory.mktemp("workspace"), tmp_path_factory.mktemp("matplotlib"))
+    server = ShellServer(tmp_path_factory.mktemp("workspace"), tmp_path_factory.mktemp("home"))
     yield server
     server.stop()

@@ -164,7 +164,8 @@ def test_a_memory_error_names_memory_and_frees_what_the_frames_held(shell: Shell
 
 def test_leaves_nothing_in_the_home_folder(shell: ShellServer) -> None:
     assert shell.cell("1 + 1").status == "ok"
-    assert list(shell.workspace.iterdir()) == []  # HOME is the workspace
+    assert list(shell.workspace.iterdir()) == []
+    assert [path.name for path in shell.home.iterdir()] == ["matplotlib"]  # where MPLCONFIGDIR says
 
 
 @pytest.mark.covers("C04")

@@ -42,7 +42,7 @@ USES = {
     ),
     "tabulate": ("from tabulate import tabulate\ntabulate([[1, 'a']], tablefmt='plain')", "'1  a'"),
     "pyarrow": (WINE + "wine.to_parquet('wine.parquet'); pd.read_parquet('wine.parquet').shape", "(178, 14)"),
-    "duckdb": (WINE + "import duckdb\nduckdb.sql('select count(*) from wine').fetchone()", "(178,)"),
+    "duckdb": (WINE + "import duckdb\nduckdb.sql('select count(*) from wine').fetchall()", "[(178,)]"),
     "polars": (WINE + "import polars\npolars.from_pandas(wine).group_by('target').len().height", "3"),
     "python-calamine": (
         WINE + "wine.to_excel('wine.xlsx'); pd.read_excel('wine.xlsx', engine='calamine').shape",

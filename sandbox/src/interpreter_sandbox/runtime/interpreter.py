@@ -66,7 +66,8 @@ class Interpreter(InteractiveShell):
     @classmethod
     def create(cls, outputs: Outputs, figure: Callable[[object, str], bool]) -> Interpreter:
         """The shell of this process; ``figure`` is asked first about everything that is displayed."""
-        shell = cls.instance(config=_config())
+        # a folder of its own, not one in anybody's home
+        shell = cls.instance(config=_config(), ipython_dir=tempfile.mkdtemp(prefix="ipython-"))
         formatter, hook, publisher = shell.display_formatter, shell.displayhook, shell.display_pub
         assert isinstance(formatter, SafeFormatter)
         assert isinstance(hook, ResultHook)
@@ -141,7 +142,6 @@ def _config() -> Config:
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.autoindent = False
     config.InteractiveShell.enable_tip = False
-    config.InteractiveShell.ipython_dir = tempfile.mkdtemp(prefix="ipython-")  # not in anybody's home
     config.InteractiveShell.loop_runner = _run_in_loop
     config.IPCompleter.use_jedi = False
     return config
