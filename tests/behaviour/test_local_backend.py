@@ -39,7 +39,12 @@ async def backend_of(
     """A started backend; when the block ends, none of its processes and none of its sockets may be left."""
     with local.runtime_folder() as folder:
         backend = LocalBackend(
-            {"default": sandbox_class}, environment=environment, runtime_dir=folder, max_sandboxes=limit, bwrap=bwrap
+            {"default": sandbox_class},
+            environment=environment,
+            runtime_dir=folder,
+            max_sandboxes=limit,
+            bwrap=bwrap,
+            claim_wait_seconds=120,
         )
         await backend.start()
         try:
