@@ -21,7 +21,7 @@ test: setup ## every check and suite, as CI runs them
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST) $(SUITES)
 
-test-unit: setup ## the suite without a server: seconds
+test-unit: setup ## the suite without a server
 	$(PYTEST) tests/unit
 
 test-contract: setup ## guards: rows have tests, docs name what exists, layers hold

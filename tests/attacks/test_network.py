@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def assert_nothing_arrives(target: Target, session: Session, attack: Payload, **scene: str) -> Report:
+def assert_nothing_arrives(target: Target, session: Session, attack: Payload, before: str = "") -> Report:
     """Control, then attack; the sinks saw the first, and nothing of the second."""
     machine = target.machine
     machine.forget()
-    namespaces = ["--mount"] if scene else []
-    unsandboxed = target.call(lambda: control(attack, namespaces=namespaces, **scene))
+    namespaces = ["--mount"] if before else []
+    unsandboxed = target.call(lambda: control(attack, namespaces=namespaces, before=before))
     assert machine.connections or machine.packets, "void: the sinks saw nothing of the control"
     machine.forget()
     inside = session.attack(attack)

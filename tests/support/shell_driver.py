@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,22 @@ from interpreter_sandbox.protocol import ExecuteRequest
 from interpreter_sandbox.runtime.shell import Shell
 
 
+def record(events: list[dict[str, Any]], name: str, data: dict[str, Any]) -> None:
+    """Keep one emitted event."""
+    events.append({"event": name, "data": data})
+
+
 def run_session(shell: Shell, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run the cells one after the other, with descriptors 1 and 2 in files."""
     outcomes: list[dict[str, Any]] = []
     for number, cell in enumerate(cells):
         events: list[dict[str, Any]] = []
-        shell.emit = lambda name, data, events=events: events.append({"event": name, "data": data})
+        shell.emit = partial(record, events)
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
-            request = ExecuteRequest(**{"execution_id": f"exe_{number}", "timeout_seconds": 60.0} | cell)
+            fields: dict[str, Any] = {"execution_id": f"exe_{number}", "timeout_seconds": 60.0} | cell
+            request = ExecuteRequest(**fields)
             count = shell.execution_count
             status, error = shell.run(request)
             texts = []
