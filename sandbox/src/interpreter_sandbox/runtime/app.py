@@ -140,10 +140,12 @@ async def _answer(send: Send, body: object, status: int = 200) -> None:
 
 
 async def _stream_events(send: Send, execution: Execution, after: int) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": _NDJSON})
-    async for data in execution.follow(after):
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    started = False
+    async for data, last in execution.follow(after):
+        if not started:
+            started = True
+            await send({"type": "http.response.start", "status": 200, "headers": _NDJSON})
+        await send({"type": "http.response.body", "body": data, "more_body": not last})
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _KEPT_EXECUTIONS: Final = 64
+# a short cell's events go out as one piece: each piece costs both sides as much as the cell itself
+_GATHER_SECONDS: Final = 0.001
 _KEPT_BYTES: Final = 128 << 20
 _REMEMBERED_IDS: Final = 10_000
 
@@ -26,6 +28,7 @@ class Execution:
         self.size_bytes = 0
         self._lines: list[bytes] = []
         self._followers: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many events there are so far."""
@@ -38,25 +41,35 @@ class Execution:
         self._lines.append(line)
         self.size_bytes += len(line)
         self.finished = name == "done"
+        if self.finished:
+            self._wake()
+        elif self._timer is None and self._followers:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._wake)
+
+    async def follow(self, after: int = -1) -> AsyncIterator[tuple[bytes, bool]]:
+        """NDJSON: the events with ``seq`` > ``after``, several at a time, up to ``done``; True with the last of them."""
+        position = max(after + 1, 0)
+        while True:
+            if position >= len(self._lines) and not self.finished:
+                follower = asyncio.get_running_loop().create_future()
+                self._followers.append(follower)
+                await follower
+            lines = self._lines[position:]
+            position += len(lines)
+            if self.finished:
+                yield b"".join(lines), True
+                return
+            if lines:
+                yield b"".join(lines), False
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         followers, self._followers = self._followers, []
         for follower in followers:
             if not follower.done():
                 follower.set_result(None)
-
-    async def follow(self, after: int = -1) -> AsyncIterator[bytes]:
-        """NDJSON: the events with ``seq`` > ``after``, as many at a time as there are, up to ``done``."""
-        position = max(after + 1, 0)
-        while True:
-            if position < len(self._lines):
-                lines = self._lines[position:]
-                position += len(lines)
-                yield b"".join(lines)
-            elif self.finished:
-                return
-            else:
-                follower = asyncio.get_running_loop().create_future()
-                self._followers.append(follower)
-                await follower
 
 
 class ExecutionStore:

@@ -33,9 +33,10 @@ _MAX_FAILED_STARTS: Final = 3
 
 # What user code finds in its environment. One BLAS thread: with more, a memory limit aborts the process instead of
 # raising MemoryError, and a fork would carry none of the threads. Arrow's own allocator reserves 1 GiB of address
-# space at its first use, all of which counts as used towards a memory limit.
+# space at its first use, all of which counts as used towards a memory limit; its jemalloc would start a thread.
 _ENVIRONMENT: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "LANG": "C.UTF-8",
     "MPLBACKEND": "Agg",
     "OMP_NUM_THREADS": "1",
