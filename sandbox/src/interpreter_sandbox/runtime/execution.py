@@ -47,7 +47,7 @@ class Execution:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._wake)
 
     async def follow(self, after: int = -1) -> AsyncIterator[tuple[bytes, bool]]:
-        """NDJSON: the events with ``seq`` > ``after``, several at a time, up to ``done``; True with the last of them."""
+        """NDJSON: the events with ``seq`` > ``after``, several at a time, up to ``done``; True with the last ones."""
         position = max(after + 1, 0)
         while True:
             if position >= len(self._lines) and not self.finished:
