@@ -9,26 +9,24 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
-from interpreter_sandbox.client import AgentError, AgentUnavailable
 
 from interpreter_api.data.files import FileTooLarge, FileWriter, NewFile
 from interpreter_api.services.ids import new_id
 from interpreter_api.services.links import LINKED_TYPES, mime_type_of, safe_name
 from interpreter_api.services.models import ChartLink, FileLink
 from interpreter_api.services.sandboxes import session_not_found
+from interpreter_sandbox.client import AgentError, AgentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from interpreter_sandbox.client import AgentClient
-
     from interpreter_api.data.files import FileRepository
     from interpreter_api.services.fold import CapturedChart, Folded
     from interpreter_api.services.links import LinkSigner
+    from interpreter_sandbox.client import AgentClient
     from interpreter_sandbox.protocol import FileEntry
 
 MAX_FILES = 100
-MAX_TOTAL_BYTES = 1 << 30
 STORE_SECONDS = 120.0
 INLINE_BYTES = 2 << 20
 INLINE_TOTAL_BYTES = 8 << 20
@@ -49,10 +47,17 @@ class Artifacts:
 class ArtifactStore:
     """The writing side of stored files."""
 
-    def __init__(self, files: FileRepository, signer: LinkSigner, *, max_bytes: int, lifetime: timedelta) -> None:
+    def __init__(
+        self, files: FileRepository, signer: LinkSigner, *, max_bytes: int, max_total_bytes: int, lifetime: timedelta
+    ) -> None:
+        """``max_bytes``: of one file. ``max_total_bytes``: of one execution; the size of a workspace.
+
+        Honest files never reach the total, but files that are mostly holes would: they cost the code nothing.
+        """
         self._files = files
         self._signer = signer
         self._max_bytes = max_bytes
+        self.max_total_bytes = max_total_bytes
         self._lifetime = lifetime
 
     async def store(
@@ -154,12 +159,16 @@ class _Batch:
         return Artifacts(charts, list(files.values()), pictures)
 
     async def _file(self, writer: FileWriter, entry: FileEntry, mime_type: str, *, is_chart: bool) -> FileLink | None:
-        limit = min(self.store.max_bytes, MAX_TOTAL_BYTES - self.stored_bytes)
+        limit = min(self.store.max_bytes, self.store.max_total_bytes - self.stored_bytes)
+        over = f"{entry.path} was not linked: over the limit of {limit} bytes."
+        if entry.size > limit:
+            self.folded.note(over)
+            return None
         try:
             async with self.client.read_file(entry.path) as (_, chunks):
                 return await self._write(writer, entry.path, mime_type, chunks, limit, is_chart=is_chart)
         except FileTooLarge:
-            self.folded.note(f"{entry.path} was not linked: over the limit of {limit} bytes.")
+            self.folded.note(over)  # it grew meanwhile, or the agent told less than it gave
         except AgentError as error:
             # gone again, replaced by a link that leaves the workspace, a FIFO...: the agent refuses, we say so
             self.folded.note(f"{entry.path} was not linked: {error.message}")

@@ -77,6 +77,7 @@ class Services:
             files,
             signer,
             max_bytes=settings.sandbox_file_max_mb << 20,
+            max_total_bytes=settings.workspace_mb << 20,
             lifetime=timedelta(hours=settings.sandbox_file_ttl_hours),
         )
         file_service = StoredFileService(files, session_service, signer)
