@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import socket
 import sys
@@ -87,8 +88,10 @@ class Worker:
         self._shell.emit = self.emit
         self._close_output()
         while True:
+            _keep_descriptors_back(0)
             message, pipes = self._receive()
             self._open_output(pipes)
+            _keep_descriptors_back(_SPARE_DESCRIPTORS)
             request = ExecuteRequest(**message["request"])  # type: ignore[arg-type]
             cell = self._cell = _Cell(str(message["token"]))
             count = self._shell.execution_count
@@ -183,6 +186,12 @@ class Worker:
             # user code may have put anything there, or closed it
             with suppress(Exception):
                 stream.flush()
+
+
+def _keep_descriptors_back(spare: int) -> None:
+    """Lower the soft limit by ``spare``: a cell that leaks every descriptor leaves enough to receive the next one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - spare, hard))
 
 
 def _nobody_to_interrupt(number: int, frame: FrameType | None) -> None:
