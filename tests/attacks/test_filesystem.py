@@ -46,7 +46,7 @@ def test_host_files_cannot_be_read(session: Session, target: Target, secret_file
             "/etc/machine-id" if Path("/etc/machine-id").exists() else "/etc/fstab",
             str(REPOSITORY / "pyproject.toml"),
             str(REPOSITORY / "api/src/interpreter_api/errors.py"),
-            str(next(p for p in target.server.data_dir.iterdir() if p.is_file())),
+            str(target.server.data_dir / "server.json"),
             str(Path(sys.prefix) / "pyvenv.cfg"),
         ],
     )

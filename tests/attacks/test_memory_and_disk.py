@@ -117,7 +117,7 @@ def test_a_full_workspace_is_said(fresh_session: Session, target: Target) -> Non
     assert 400 <= refused.status_code < 600, refused.text
     assert refused.json()["code"] != "internal", refused.text
     assert "space" in refused.text.lower()
-    assert target.request("DELETE", content, params={"path": "big.bin"}).status_code < 300
+    assert target.request("DELETE", content.removesuffix("/content"), params={"path": "big.bin"}).status_code < 300
     assert target.request("PUT", content, params={"path": "up.bin"}, content=bytes(MIB)).status_code < 300
     fresh_session.assert_usable()
 
@@ -172,7 +172,7 @@ def test_sparse_files_are_not_stored_as_if_they_were_data(fresh_session: Session
     )
     assert attacked["success"], attacked["error"]
     stored = sum(file["size"] for file in attacked["files"])
-    assert stored <= 4 * WORKSPACE_MB * MIB, f"{stored >> 20} MiB were stored for a workspace of {WORKSPACE_MB} MiB"
+    assert stored <= WORKSPACE_MB * MIB, f"{stored >> 20} MiB were stored for a workspace of {WORKSPACE_MB} MiB"
     assert attacked["notes"], "what was not stored must be said"
     fresh_session.assert_usable()
 
@@ -183,7 +183,8 @@ def test_hostile_file_names(fresh_session: Session, target: Target) -> None:
     made = fresh_session.run(
         "import os\n"
         "for name in (b'\\xff\\xfe.csv', b'a\\nb.csv', b'c\\r\\nSet-Cookie: x.csv', b'\"quoted\".csv', \n"
-        "             b'x' * 251 + b'.csv', '\\u202egpj.csv'.encode(), b'%2e%2e%2fetc.csv', b' .csv', b'-rf.csv', b'\\x1b[31m.csv'):\n"
+        "             b'x' * 251 + b'.csv', '\\u202egpj.csv'.encode(), b'%2e%2e%2fetc.csv', b' .csv', b'-rf.csv',\n"
+        "             b'\\x1b[31m.csv'):\n"
         "    open(os.path.join(b'.', name), 'w').write('content')\n"
         "top = os.getcwd()\nfor _ in range(400):\n    os.mkdir('deep' * 20); os.chdir('deep' * 20)\n"
         "open('bottom.csv', 'w').write('1')\nos.chdir(top)\nos.symlink('.', 'loop')"
@@ -200,7 +201,7 @@ def test_hostile_file_names(fresh_session: Session, target: Target) -> None:
         assert "set-cookie" not in answer.headers
         assert "\n" not in answer.headers["content-disposition"]
     started = time.monotonic()
-    deleted = target.request("DELETE", f"{url}/content", params={"path": "deep" * 20})
-    assert deleted.status_code < 500, deleted.text
+    deleted = target.request("DELETE", url, params={"path": "deep" * 20})
+    assert deleted.status_code < 300, deleted.text
     assert time.monotonic() - started < 10
     fresh_session.assert_usable()

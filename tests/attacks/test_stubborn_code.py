@@ -38,22 +38,23 @@ STUBBORN = {
         "import signal\nfor s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):\n"
         "    signal.signal(s, signal.SIG_IGN)\nwhile True:\n    pass"
     ),
-    "RES10 one long C call": "9 ** 9 ** 9",
+    "RES10 one long C call": "sum(range(10**12))",
+    "RES10 a huge power": "9 ** 9 ** 9",
     "RES10 regular expression": "import re\nre.match(r'(a+)+$', 'a' * 60 + 'b')",
     "RES11 except BaseException": (
         "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        continue"
     ),
     "RES11 in a destructor": (
-        "class C:\n    def __del__(self):\n        while True:\n            try:\n                while True: pass\n"
-        "            except BaseException: pass\nc = C()\ndel c"
+        "class C:\n    def __del__(self):\n        while True:\n            try:\n                while True:\n"
+        "                    pass\n            except BaseException:\n                continue\nc = C()\ndel c"
     ),
     "RES09 child in its own session": (
         "import os, signal, time\nif os.fork() == 0:\n    os.setsid()\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "while True:\n    time.sleep(1)"
     ),
 }
-POLITE = {"RES10 regular expression"}
-"""CPython's own matcher looks for signals: here SIGINT is enough, and the state may be kept."""
+POLITE = {"RES10 regular expression", "RES10 a huge power"}
+"""Here CPython's own C code looks for signals now and then: SIGINT is enough, and the state may be kept."""
 
 
 @pytest.mark.attack("RES09", "RES10", "RES11")

@@ -228,9 +228,9 @@ class Target:
         return Session(answer.json()["session_id"], self)
 
 
-def assert_usable_or_said(session: Session, attacked: dict[str, Any]) -> None:
+def assert_usable_or_said(session: Session, *replies: dict[str, Any]) -> None:
     """The session answers; where the attack cost it its state (its variable ``kept``), a reply said so and why."""
     after = session.assert_usable()
     if session.run("'kept' in dir()")["result"] != "True":
-        told = [attacked.get("session_info", {}), after["session_info"]]
+        told = [reply.get("session_info", {}) for reply in (*replies, after)]
         assert any(info.get("state") == "lost" and info.get("notice") for info in told), told
