@@ -111,9 +111,9 @@ def test_killing_the_agent_or_the_zygote(fresh_session: Session, target: Target,
 @pytest.mark.attack("RES17")
 def test_a_daemon_ends_with_its_session(target: Target) -> None:
     """Control: on the host a double fork outlives the process that made it."""
-    daemon = (
-        "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
-        "        os.execv('/bin/sleep', ['sleep', '{}'])\n    os._exit(0)\nos.wait()"
+    daemon = (  # the pipe closes when the daemon's program has begun
+        "import os\nr, w = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
+        "        os.execv('/bin/sleep', ['sleep', '{}'])\n    os._exit(0)\nos.close(w)\nos.wait()\nos.read(r, 1)"
     )
     subprocess.run([SYSTEM_PYTHON, "-c", daemon.format("54321")], check=True)
     outlived = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "54321"]]
