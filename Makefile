@@ -12,7 +12,7 @@ help: ## this list
 
 run: .python ## start the server: address, key and client configs are printed; Ctrl-C ends it
 	@$(BOOTSTRAP) server
-	@exec .venv/bin/power-interpreter serve
+	@exec .venv/bin/power-interpreter serve --show-key
 
 setup: .python ## install everything that development needs, without starting anything
 	@$(BOOTSTRAP) dev

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from interpreter_api import __version__, clients, instance, logs
@@ -61,20 +62,26 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         case "keys":
             return asyncio.run(_keys(arguments, settings))
         case _:
+            import uvloop
+
             from interpreter_api.serve import serve  # loads the whole server, which the other commands do without
 
-            asyncio.run(serve(settings, _print_ready))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(serve(settings, partial(_print_ready, show_key=arguments.show_key)))
             return 0
 
 
-def _print_ready(settings: Settings) -> None:
+def _print_ready(settings: Settings, *, show_key: bool) -> None:
     key = instance.api_key(settings)
     _print(f"Power Interpreter {__version__} at {settings.base_url}  (MCP: {settings.base_url}/mcp)")
     if settings.api_key is None:
         _print(f"API key: {key}\n  kept in {settings.data_dir / 'api-key'}, the same at the next start")
     else:
-        key = "YOUR_API_KEY"
-        _print("API key: the one in API_KEY")
+        if show_key:
+            _print(f"API key: {key}\n  the one in API_KEY")
+        else:
+            key = "YOUR_API_KEY"
+            _print("API key: the one in API_KEY")
         if len(settings.api_key.get_secret_value()) < 16:
             log.warning("API_KEY is short enough to be guessed: use 16 random characters or more")
     _print("\n" + clients.snippets(settings.base_url, key, settings.data_dir) + "\n")
@@ -133,7 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"power-interpreter {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("serve", help="run the server")
+    serve = commands.add_parser("serve", help="run the server")
+    serve.add_argument(
+        "--show-key", action="store_true", help="print the key of API_KEY too, for a person at a terminal: not for logs"
+    )
     commands.add_parser("stdio", help="speak MCP on standard input and output, for desktop clients")
     commands.add_parser("settings", help="list every setting as a Markdown table")
     keys = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(

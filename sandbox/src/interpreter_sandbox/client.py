@@ -8,12 +8,13 @@ AgentFailure
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import httpx2
+import aiohttp
 import jwt
 
 from interpreter_sandbox.protocol import (
@@ -28,7 +29,7 @@ from interpreter_sandbox.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +40,10 @@ _ANSWER_SECONDS: Final = 60.0
 _STREAM_SLACK_SECONDS: Final = 60.0
 _KEEP_ALIVE_SECONDS: Final = 600.0
 _MAX_CONNECTIONS: Final = 32
+_LARGE_BODY_BYTES: Final = 1 << 19
+_MAX_REFUSAL_BYTES: Final = 64 << 10
+_MAX_LINE_BYTES: Final = 64 << 20
+"""One event, at most: several times what ``display_limit_bytes`` lets through. A longer line is no event."""
 
 
 class AgentFailure(Exception):  # noqa: N818 - a root, never raised itself
@@ -89,20 +94,22 @@ class TokenSigner:
 class AgentClient:
     """Speaks to one agent. Safe for concurrent use in one event loop; close it with :meth:`aclose`."""
 
-    def __init__(self, http: httpx2.AsyncClient, token: Callable[[], str]) -> None:
-        """Made by :meth:`over_unix` or :meth:`over_tcp`."""
+    def __init__(self, http: aiohttp.ClientSession, token: Callable[[], str]) -> None:
+        """Made by :meth:`over_unix` or :meth:`over_tcp`, in a running event loop."""
         self._http = http
         self._token = token
 
     @classmethod
     def over_unix(cls, path: str, token: Callable[[], str]) -> AgentClient:
         """An agent that listens on a Unix socket."""
-        return cls(_http_client("http://agent", uds=path), token)
+        connector = aiohttp.UnixConnector(path, limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_SECONDS)
+        return cls(_session("http://agent", connector), token)
 
     @classmethod
     def over_tcp(cls, host: str, port: int, token: Callable[[], str]) -> AgentClient:
         """An agent that listens on a port."""
-        return cls(_http_client(f"http://{f'[{host}]' if ':' in host else host}:{port}", uds=None), token)
+        connector = aiohttp.TCPConnector(limit=_MAX_CONNECTIONS, keepalive_timeout=_KEEP_ALIVE_SECONDS)
+        return cls(_session(f"http://{f'[{host}]' if ':' in host else host}:{port}", connector), token)
 
     async def __aenter__(self) -> Self:
         """The client itself."""
@@ -116,7 +123,7 @@ class AgentClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def health(self) -> Health:
         """Whether the sandbox can run code; needs no valid token."""
@@ -133,12 +140,14 @@ class AgentClient:
         to the execution again. Leaving the iterator does not stop the code: :meth:`interrupt` does.
         """
         seconds = request.timeout_seconds + request.grace_seconds + _STREAM_SLACK_SECONDS
-        async for event in self._events("POST", "/executions", seconds, content=to_json(request)):
+        async for event in self._events("POST", "/executions", seconds, data=_body(to_json(request))):
             yield event
 
     async def events(self, execution_id: str, after: int = -1) -> AsyncIterator[Event]:
         """The events of an execution with ``seq`` > ``after``: those kept, then the live ones, up to ``done``."""
-        async for event in self._events("GET", f"/executions/{execution_id}/events", None, params={"after": after}):
+        async for event in self._events(
+            "GET", f"/executions/{execution_id}/events", None, params={"after": str(after)}
+        ):
             yield event
 
     async def acknowledge(self, execution_id: str) -> None:
@@ -158,11 +167,11 @@ class AgentClient:
     async def read_file(self, path: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """A file's size and its bytes."""
         async with self._open("GET", "/files/content", _ANSWER_SECONDS, params={"path": path}) as answer:
-            yield int(answer.headers["content-length"]), _whole_body(answer)
+            yield int(answer.headers["content-length"]), answer.content.iter_any()
 
     async def write_file(self, path: str, content: bytes | AsyncIterator[bytes]) -> FileEntry:
         """Make or replace a file; it is there as a whole or not at all."""
-        return FileEntry(**await self._call("PUT", "/files/content", params={"path": path}, content=content))
+        return FileEntry(**await self._call("PUT", "/files/content", params={"path": path}, data=_body(content)))
 
     async def delete_file(self, path: str) -> None:
         """Remove a file, or a folder with all in it."""
@@ -175,10 +184,12 @@ class AgentClient:
     async def _events(self, method: str, path: str, seconds: float | None, **options: Any) -> AsyncIterator[Event]:
         async with self._open(method, path, seconds, **options) as answer:
             rest, done = bytearray(), False
-            async for data in _whole_body(answer):
+            async for data in answer.content.iter_any():
                 start = len(rest)
                 rest += data
                 if rest.find(b"\n", start) < 0:
+                    if len(rest) > _MAX_LINE_BYTES:
+                        raise AgentUnavailable("the agent sent a line that is no event")
                     continue
                 *lines, unfinished = rest.split(b"\n")
                 rest = unfinished
@@ -192,35 +203,43 @@ class AgentClient:
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         async with self._open(method, path, _ANSWER_SECONDS, **options) as answer:
-            body = json.loads(await answer.aread())
+            body = json.loads(await answer.read())
             assert isinstance(body, dict)
             return body
 
     @asynccontextmanager
     async def _open(
         self, method: str, path: str, seconds: float | None, **options: Any
-    ) -> AsyncIterator[httpx2.Response]:
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful answer whose body is still to be read; ``seconds`` bounds each wait for bytes."""
-        headers: Mapping[str, str] = {"authorization": f"Bearer {self._token()}"}
-        timeout = httpx2.Timeout(seconds, connect=_CONNECT_SECONDS)
+        headers = {"authorization": f"Bearer {self._token()}"}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=seconds)
         try:
-            async with self._http.stream(method, path, headers=headers, timeout=timeout, **options) as answer:
-                if answer.is_error:
-                    raise _refusal(answer.status_code, await answer.aread())
+            async with self._http.request(
+                method, path, headers=headers, timeout=timeout, allow_redirects=False, **options
+            ) as answer:
+                if answer.status >= 300:
+                    raise _refusal(answer.status, await answer.content.read(_MAX_REFUSAL_BYTES))
                 yield answer
-        except httpx2.TransportError as error:
+        except aiohttp.ClientError as error:
             raise AgentUnavailable(f"{type(error).__name__}: {error}") from error
 
 
-def _http_client(base_url: str, *, uds: str | None) -> httpx2.AsyncClient:
-    limits = httpx2.Limits(
-        max_connections=_MAX_CONNECTIONS,
-        max_keepalive_connections=_MAX_CONNECTIONS,
-        keepalive_expiry=_KEEP_ALIVE_SECONDS,
+def _session(base_url: str, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    # what a hostile agent could use is off: cookies, compressed bodies; the environment's proxies are never asked
+    return aiohttp.ClientSession(
+        base_url,
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        skip_auto_headers=("accept", "accept-encoding", "user-agent"),
     )
-    # no TLS on this path, so no certificates to load; no proxy either, whatever the environment says
-    transport = httpx2.AsyncHTTPTransport(uds=uds, verify=False, trust_env=False, limits=limits)
-    return httpx2.AsyncClient(transport=transport, base_url=base_url, trust_env=False)
+
+
+def _body(content: bytes | AsyncIterator[bytes]) -> io.BytesIO | bytes | AsyncIterator[bytes]:
+    """A large body goes out in pieces, so that other sessions are served in between."""
+    return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE_BODY_BYTES else content
 
 
 def _refusal(status: int, body: bytes) -> AgentError:
@@ -229,8 +248,3 @@ def _refusal(status: int, body: bytes) -> AgentError:
         return AgentError(str(error["code"]), status, str(error["message"]))
     except (ValueError, KeyError, TypeError):
         return AgentError("invalid_answer", status, body[:200].decode("utf-8", "replace"))
-
-
-async def _whole_body(answer: httpx2.Response) -> AsyncIterator[bytes]:
-    async for data in answer.aiter_raw():
-        yield data

@@ -78,6 +78,13 @@ async def _prepare(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
 
 
+async def _leave_as_is(connection: asyncpg.Connection) -> None:
+    """Nothing to put back: what we set on a connection, we set for a transaction.
+
+    asyncpg would ask the server to reset everything at each release, a round trip for every statement.
+    """
+
+
 class Database:
     """A pool of connections to one database."""
 
@@ -95,7 +102,13 @@ class Database:
         while True:
             try:
                 pool = await asyncpg.create_pool(
-                    **where, min_size=min(2, max_size), max_size=max_size, init=_prepare, timeout=10, command_timeout=60
+                    **where,
+                    min_size=min(2, max_size),
+                    max_size=max_size,
+                    init=_prepare,
+                    reset=_leave_as_is,
+                    timeout=10,
+                    command_timeout=60,
                 )
                 return cls(pool)
             except _NOT_YET as error:

@@ -1,4 +1,7 @@
-"""What every route takes: the caller and the services, both put in place before a route runs."""
+"""What every route takes: the caller and the services, both put in place before a route runs.
+
+The dependencies are coroutines because FastAPI sends plain functions through a thread, twice a request.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ class Problem(BaseModel):
     details: dict[str, Any] = Field(default_factory=dict, description="Ids and limits that belong to the error.")
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of this app."""
     found = request.app.state.services
     assert isinstance(found, Services)
     return found
 
 
-def principal(request: Request) -> Principal:
+async def principal(request: Request) -> Principal:
     """Who calls; the authentication in front of every route has put it there."""
     found = request.scope.get("state", {}).get("principal")
     if not isinstance(found, Principal):
