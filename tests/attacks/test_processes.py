@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import time
 
@@ -115,14 +116,20 @@ def test_a_daemon_ends_with_its_session(target: Target) -> None:
         "import os\nr, w = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        os.execv('/bin/sleep', ['sleep', '{}'])\n    os._exit(0)\nos.close(w)\nos.wait()\nos.read(r, 1)"
     )
-    subprocess.run([SYSTEM_PYTHON, "-c", daemon.format("54321")], check=True)
-    outlived = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "54321"]]
+    seconds = [str(54_321 + secrets.randbelow(10**6) * 2 + which) for which in range(2)]
+
+    def running(which: int) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", seconds[which]]]
+
+    subprocess.run([SYSTEM_PYTHON, "-c", daemon.format(seconds[0])], check=True)
+    outlived = running(0)
+    for process in outlived:
+        process.kill()
     assert len(outlived) == 1, "void"
-    outlived[0].kill()
     attacked = target.session(name="daemon")
-    ran = attacked.run(daemon.format("54322"))
+    ran = attacked.run(daemon.format(seconds[1]))
     assert ran["success"], ran["error"]
-    daemons = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "54322"]]
+    daemons = running(1)
     assert len(daemons) == 1, "void: the daemon does not run"
     attacked.delete()
     psutil.wait_procs(daemons, timeout=10)
