@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -26,13 +27,19 @@ from interpreter_api.mcp.headers import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from interpreter_api.mcp.stdio import Target
-
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 
 _TIMEOUT = httpx2.Timeout(10, read=None)  # a call may run for as long as the server lets it
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where messages go, and the key that opens it."""
+
+    url: str
+    api_key: str
 
 
 class Bridge:

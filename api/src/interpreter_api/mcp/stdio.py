@@ -16,13 +16,12 @@ import queue
 import signal
 import sys
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx2
 
 from interpreter_api.instance import api_key, running_server
-from interpreter_api.mcp.bridge import Bridge
+from interpreter_api.mcp.bridge import Bridge, Target
 from interpreter_api.namespaces import die_with_parent
 
 if TYPE_CHECKING:
@@ -37,14 +36,6 @@ DRAIN_SECONDS = 60.0
 """After the end of input, running calls may still answer for this long: ``printf ... | power-interpreter stdio``."""
 
 MAX_LINE = 48 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where messages go, and the key that opens it."""
-
-    url: str
-    api_key: str
 
 
 def run(settings: Settings) -> int:

@@ -17,6 +17,7 @@ from interpreter_api.services.ranges import etag_matches
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from interpreter_api.services.container import Services
     from interpreter_api.services.ports import Download
 
 router = APIRouter(tags=["files"])
@@ -54,18 +55,7 @@ async def download_named(
     file_id: str, name: str, request: Request, services: TheServices, expires: Expires = "", signature: Signature = ""
 ) -> Response:
     """No key is needed: the signature is the right to read. One byte range is honoured."""
-    headers = request.headers
-    return await _answer(
-        request,
-        services.files.open(
-            file_id,
-            name=name,
-            expires=expires,
-            signature=signature,
-            byte_range=headers.get("range"),
-            if_range=headers.get("if-range"),
-        ),
-    )
+    return await _signed(request, services, file_id, name, expires, signature)
 
 
 @router.head("/dl/{file_id}", include_in_schema=False)
@@ -80,18 +70,21 @@ async def download(
     file_id: str, request: Request, services: TheServices, expires: Expires = "", signature: Signature = ""
 ) -> Response:
     """A link whose file is gone answers 403 here: without the name its signature cannot be checked."""
-    headers = request.headers
-    return await _answer(
-        request,
-        services.files.open(
-            file_id,
-            name=None,
-            expires=expires,
-            signature=signature,
-            byte_range=headers.get("range"),
-            if_range=headers.get("if-range"),
-        ),
+    return await _signed(request, services, file_id, None, expires, signature)
+
+
+async def _signed(
+    request: Request, services: Services, file_id: str, name: str | None, expires: str, signature: str
+) -> Response:
+    opening = services.files.open(
+        file_id,
+        name=name,
+        expires=expires,
+        signature=signature,
+        byte_range=request.headers.get("range"),
+        if_range=request.headers.get("if-range"),
     )
+    return await _answer(request, opening)
 
 
 @router.head("/charts/{session_id}/{filename}", include_in_schema=False)
