@@ -205,3 +205,13 @@ def test_a_replayed_answer_has_the_same_links_and_they_work(http: httpx2.Client,
     again = rest.run(http, code, session_id, execution_id=key)
     assert again["files"] == first["files"]
     assert http.get(again["files"][0]["url"]).content == b"a,b"
+
+
+@pytest.mark.covers("F03")
+def test_a_listing_that_does_not_show_all_says_so(http: httpx2.Client, session_id: str) -> None:
+    """A folder of more entries than an agent lists: every page says ``truncated``; a smaller one's does not."""
+    rest.run(http, "import os\nos.mkdir('few')\nfor n in range(10_050): open(f'f{n:05}', 'w').close()", session_id)
+    answer = http.get(f"/api/sessions/{session_id}/files", params={"limit": 1000}).json()
+    assert answer["truncated"] is True
+    few = http.get(f"/api/sessions/{session_id}/files", params={"path": "few"}).json()
+    assert (few["files"], few["truncated"]) == ([], False)

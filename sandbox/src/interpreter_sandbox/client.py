@@ -12,7 +12,7 @@ import io
 import json
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import aiohttp
 import jwt
@@ -37,13 +37,18 @@ if TYPE_CHECKING:
 _TOKEN_REUSE_SECONDS: Final = 60
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 60.0
+_CALL_SECONDS: Final = 120.0
 _STREAM_SLACK_SECONDS: Final = 60.0
 _KEEP_ALIVE_SECONDS: Final = 600.0
 _MAX_CONNECTIONS: Final = 32
 _LARGE_BODY_BYTES: Final = 1 << 19
 _MAX_REFUSAL_BYTES: Final = 64 << 10
+_MAX_ANSWER_BYTES: Final = 64 << 20
 _MAX_LINE_BYTES: Final = 64 << 20
 """One event, at most: several times what ``display_limit_bytes`` lets through. A longer line is no event."""
+
+
+_T = TypeVar("_T")
 
 
 class AgentFailure(Exception):  # noqa: N818 - a root, never raised itself
@@ -127,11 +132,11 @@ class AgentClient:
 
     async def health(self) -> Health:
         """Whether the sandbox can run code; needs no valid token."""
-        return Health(**await self._call("GET", "/health"))
+        return _shape(Health, await self._call("GET", "/health"))
 
     async def stats(self) -> Stats:
         """The sandbox by numbers."""
-        return Stats(**await self._call("GET", "/stats"))
+        return _shape(Stats, await self._call("GET", "/stats"))
 
     async def execute(self, request: ExecuteRequest) -> AsyncIterator[Event]:
         """Run a cell: its events up to ``done``. For an id that ran before, the events of that run.
@@ -158,20 +163,26 @@ class AgentClient:
         """Stop the running execution; its stream ends with ``interrupted``. ``not_found`` where it does not run."""
         await self._call("POST", f"/executions/{execution_id}/interrupt")
 
-    async def list_files(self, path: str = "", recursive: bool = False) -> list[FileEntry]:
-        """The entries of a folder of the workspace, sorted by path."""
+    async def list_files(self, path: str = "", recursive: bool = False) -> tuple[list[FileEntry], bool]:
+        """The entries of a folder of the workspace; True where there are more of them than an agent lists."""
         answer = await self._call("GET", "/files", params={"path": path, "recursive": str(recursive).lower()})
-        return [FileEntry(**entry) for entry in answer["entries"]]
+        entries, truncated = answer.get("entries"), answer.get("truncated")
+        if not isinstance(entries, list) or not isinstance(truncated, bool):
+            raise _nonsense()
+        return [_shape(FileEntry, entry) for entry in entries], truncated
 
     @asynccontextmanager
     async def read_file(self, path: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """A file's size and its bytes."""
         async with self._open("GET", "/files/content", _ANSWER_SECONDS, params={"path": path}) as answer:
-            yield int(answer.headers["content-length"]), answer.content.iter_any()
+            if (size := answer.content_length) is None:
+                raise _nonsense()
+            yield size, answer.content.iter_any()
 
     async def write_file(self, path: str, content: bytes | AsyncIterator[bytes]) -> FileEntry:
         """Make or replace a file; it is there as a whole or not at all."""
-        return FileEntry(**await self._call("PUT", "/files/content", params={"path": path}, data=_body(content)))
+        answer = await self._call("PUT", "/files/content", params={"path": path}, data=_body(content))
+        return _shape(FileEntry, answer)
 
     async def delete_file(self, path: str) -> None:
         """Remove a file, or a folder with all in it."""
@@ -202,18 +213,23 @@ class AgentClient:
             raise AgentUnavailable("the agent ended the stream before the execution was done")
 
     async def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        async with self._open(method, path, _ANSWER_SECONDS, **options) as answer:
-            body = json.loads(await answer.read())
-            assert isinstance(body, dict)
-            return body
+        # a body that is sent takes the time that its sender takes
+        total = None if "data" in options else _CALL_SECONDS
+        async with self._open(method, path, _ANSWER_SECONDS, total=total, **options) as answer:
+            data = bytearray()
+            async for piece in answer.content.iter_any():
+                data += piece
+                if len(data) > _MAX_ANSWER_BYTES:
+                    raise _nonsense()
+            return _object(data)
 
     @asynccontextmanager
     async def _open(
-        self, method: str, path: str, seconds: float | None, **options: Any
+        self, method: str, path: str, seconds: float | None, *, total: float | None = None, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A successful answer whose body is still to be read; ``seconds`` bounds each wait for bytes."""
         headers = {"authorization": f"Bearer {self._token()}"}
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=seconds)
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=_CONNECT_SECONDS, sock_read=seconds)
         try:
             async with self._http.request(
                 method, path, headers=headers, timeout=timeout, allow_redirects=False, **options
@@ -221,7 +237,7 @@ class AgentClient:
                 if answer.status >= 300:
                     raise _refusal(answer.status, await answer.content.read(_MAX_REFUSAL_BYTES))
                 yield answer
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise AgentUnavailable(f"{type(error).__name__}: {error}") from error
 
 
@@ -242,9 +258,55 @@ def _body(content: bytes | AsyncIterator[bytes]) -> io.BytesIO | bytes | AsyncIt
     return io.BytesIO(content) if isinstance(content, bytes) and len(content) > _LARGE_BODY_BYTES else content
 
 
+def _nonsense() -> AgentUnavailable:
+    return AgentUnavailable("the agent's answer is none of the protocol's")
+
+
+def _object(body: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object that a body holds; :class:`AgentUnavailable` for anything else."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _nonsense() from None
+    if not isinstance(found, dict):
+        raise _nonsense()
+    return found
+
+
+def _shape(kind: type[_T], raw: object) -> _T:
+    """``raw`` as one of the protocol's dataclasses, each field of its type; :class:`AgentUnavailable` where it is not.
+
+    Text comes out fit for UTF-8: JSON can hold half of a surrogate pair, which nothing that takes it further can.
+    """
+    if not isinstance(raw, dict):
+        raise _nonsense()
+    values: dict[str, Any] = {}
+    for name, wanted in get_type_hints(kind).items():
+        if name not in raw:
+            continue
+        value = values[name] = _text(raw[name])
+        allowed = get_args(wanted)
+        if get_origin(wanted) is Literal:
+            fits = value in allowed
+        elif type(value) is bool:
+            fits = wanted is bool
+        else:
+            fits = isinstance(value, (int, float) if wanted is float else allowed or wanted)
+        if not fits:
+            raise _nonsense()
+    try:
+        return kind(**values)
+    except TypeError:
+        raise _nonsense() from None
+
+
+def _text(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
 def _refusal(status: int, body: bytes) -> AgentError:
     try:
-        error = json.loads(body)["error"]
-        return AgentError(str(error["code"]), status, str(error["message"]))
-    except (ValueError, KeyError, TypeError):
+        error = _object(body)["error"]
+        return AgentError(str(_text(error["code"])), status, str(_text(error["message"])))
+    except (AgentUnavailable, KeyError, TypeError):
         return AgentError("invalid_answer", status, body[:200].decode("utf-8", "replace"))

@@ -30,13 +30,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 PROTOCOL_VERSION: Final = 1
 AUDIENCE: Final = "interpreter-sandbox"
 TOKEN_LIFETIME_SECONDS: Final = 300
 WORKSPACE: Final = "/workspace"
 """The session's own folder inside every sandbox; every ``path`` is relative to it."""
+DISPLAYED_VALUES: Final = 100_000
+"""JSON values (objects, lists, numbers, texts) in all displays of one execution. Each costs the api, which everybody
+shares, a thousand times what its two bytes cost the code that made it."""
 
 AGENT_ERRORS: Final = {
     "unauthorized": 401,
@@ -55,6 +58,7 @@ EventName = Literal["started", "stdout", "stderr", "display", "result", "error",
 ErrorCode = Literal["user_error", "syntax_error", "interrupted", "timeout", "memory_limit", "crashed", "cancelled"]
 Status = Literal["ok", "error", "timeout", "interrupted", "memory_limit", "crashed"]
 Origin = Literal["show", "savefig", "open", "display"]
+_EVENT_NAMES: Final[dict[str, EventName]] = {name: name for name in get_args(EventName)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,17 @@ class Event:
 
     @classmethod
     def decode(cls, line: bytes | str) -> Event:
-        """The event of one line; ``ValueError`` where it is not one."""
-        raw = json.loads(line)
-        if not isinstance(raw, dict) or not isinstance(raw.get("data"), dict):
-            raise ValueError("an event is an object with seq, event and data")  # noqa: TRY004
-        return cls(seq=int(raw["seq"]), event=raw["event"], data=raw["data"])
+        """The event of one line; ``ValueError`` where it is not one, whatever it is."""
+        try:
+            raw = json.loads(line)
+        except RecursionError:
+            raise ValueError("an event is not nested that deep") from None
+        if not isinstance(raw, dict):
+            raise ValueError("an event is an object")  # noqa: TRY004
+        match raw:
+            case {"seq": int(seq), "event": str(name), "data": dict(data)} if name in _EVENT_NAMES:
+                return cls(seq=seq, event=_EVENT_NAMES[name], data=data)
+        raise ValueError("an event is an object with seq, a known event and data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +152,8 @@ class Done:
     """The end of an execution.
 
     ``state``: ``kept`` where the namespace is the one after this cell, ``lost`` where a fresh worker took over.
+    ``lost_before``: why the namespace was already empty when this cell began, where code that an earlier cell left
+    behind ended the worker in between; empty where it was not.
     ``files``: what the code wrote or changed in the workspace. ``dropped_stdout_bytes``: cut from the middle.
     """
 
@@ -149,6 +161,7 @@ class Done:
     elapsed_ms: float
     execution_count: int
     state: Literal["kept", "lost"] = "kept"
+    lost_before: str = ""
     files: list[FileEntry] = field(default_factory=list)
     dropped_stdout_bytes: int = 0
     dropped_stderr_bytes: int = 0
@@ -178,6 +191,17 @@ class Stats:
     workspace_used_bytes: int
     workspace_size_bytes: int
     restarts: int
+
+
+def count_values(value: object, limit: int) -> int:
+    """How many JSON values there are in it, itself included; any number over ``limit`` where there are more."""
+    count, waiting = 1, [value]
+    while waiting and count <= limit:
+        inner = waiting.pop()
+        if isinstance(inner, (dict, list)):
+            count += len(inner)
+            waiting += inner.values() if isinstance(inner, dict) else inner
+    return count
 
 
 def to_json(message: Any) -> bytes:

@@ -126,6 +126,10 @@ class WorkspaceListing(Model):
     path: str
     files: list[WorkspaceFile]
     next_cursor: str | None = None
+    truncated: bool = Field(
+        default=False,
+        description="True where there are more entries than all pages show: 10,000 are. List a subfolder.",
+    )
 
 
 class FileContent(Model):

@@ -7,17 +7,15 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from interpreter_sandbox.client import AgentError, AgentUnavailable
-
 from interpreter_api.services.fold import Folded
+from interpreter_sandbox.client import AgentError, AgentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from interpreter_sandbox.client import AgentClient
-
     from interpreter_api.services.models import ExecutionResult
     from interpreter_api.services.ports import ExecuteCommand, Principal
+    from interpreter_sandbox.client import AgentClient
     from interpreter_sandbox.protocol import Event
 
 LISTENER_SECONDS = 5.0

@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from interpreter_sandbox.client import AgentError, AgentUnavailable
-
 from interpreter_api.errors import (
     InternalError,
     InterpreterError,
@@ -26,16 +24,16 @@ from interpreter_api.errors import (
 from interpreter_api.services.links import mime_type_of
 from interpreter_api.services.models import Deleted, FileContent, FileWritten, WorkspaceFile, WorkspaceListing
 from interpreter_api.services.validate import check_limit, workspace_path
+from interpreter_sandbox.client import AgentError, AgentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from interpreter_sandbox.client import AgentClient
 
     from interpreter_api.data.sessions import SessionRow
     from interpreter_api.services.ports import Principal
     from interpreter_api.services.sandboxes import Binding, Sandboxes
     from interpreter_api.services.sessions import SessionService
+    from interpreter_sandbox.client import AgentClient
 
 MAX_READ_BYTES = 10 << 20
 
@@ -64,7 +62,7 @@ class WorkspaceService:
         after = _decode_cursor(cursor) if cursor else None
         session = await self._sessions.row(principal, session_id)
         async with self._existing(session, folder) as client:
-            entries = [] if client is None else await client.list_files(folder, recursive)
+            entries, truncated = ([], False) if client is None else await client.list_files(folder, recursive)
         entries = sorted((e for e in entries if after is None or e.path > after), key=lambda e: e.path)
         page = entries[:limit]
         return WorkspaceListing(
@@ -74,6 +72,7 @@ class WorkspaceService:
                 WorkspaceFile(path=e.path, size=e.size, modified_at=_moment(e.modified), is_dir=e.is_dir) for e in page
             ],
             next_cursor=_encode_cursor(page[-1].path) if len(entries) > limit else None,
+            truncated=truncated,
         )
 
     async def read_file(
