@@ -125,3 +125,36 @@ def test_what_cannot_be_encoded_is_made_encodable() -> None:
     assert clean_text("é\U0001f642") == "é\U0001f642"
     assert clean_text("\ud83d\ude42") == "\U0001f642"
     assert clean_text("a\ud800") == "a\ufffd"
+
+
+@pytest.mark.attack("RES12", "RES19")
+def test_a_flood_of_displays_does_not_push_out_what_else_must_be_said() -> None:
+    """Notes are bounded: what was left out is one of them, however often, and what comes later has its place."""
+    folded = Folded()
+    for seq in range(1000):
+        folded.add(Event(seq, "display", {"data": {"text/plain": f"{seq}"}}))
+    folded.add(Event(1000, "done", {"status": "ok", "state": "kept", "dropped_stdout_bytes": 7, "notes": ["last"]}))
+    assert len(folded.displays) < 1000
+    assert any(str(1000 - len(folded.displays)) in note for note in folded.notes)
+    assert any("7 bytes" in note for note in folded.notes)
+    assert "last" in folded.notes
+
+
+@pytest.mark.attack("RES12", "RES19")
+def test_values_without_number_are_left_out_and_their_text_kept() -> None:
+    """Each value costs the shared api, so there is a limit on their number; a result's text is not lost with them."""
+    folded = Folded()
+    folded.add(Event(0, "result", {"data": {"text/plain": "[...]", "application/json": [[]] * 200_000}}))
+    folded.add(Event(1, "display", {"data": {"application/json": [1, 2]}}))
+    folded.add(Event(2, "done", {"status": "ok", "state": "kept"}))
+    assert (folded.result, folded.result_data) == ("[...]", {"text/plain": "[...]"})
+    assert folded.displays == [{"application/json": [1, 2]}]
+    assert any("1 displayed object" in note for note in folded.notes)
+
+
+def test_a_result_that_is_cut_is_said() -> None:
+    """Not silently."""
+    folded = Folded()
+    folded.add(Event(0, "result", {"data": {"text/plain": "x" * ((1 << 20) + 5)}}))
+    assert len(folded.result or "") == 1 << 20
+    assert any("5 characters" in note for note in folded.notes)

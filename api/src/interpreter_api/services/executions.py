@@ -291,6 +291,8 @@ class ExecutionService:
         notice = ""
         if folded.state_lost:
             notice = "The Python process ended with this execution: its variables are gone, files are kept."
+        elif lost is None and folded.lost_before:
+            notice = f"Variables of earlier calls in this session are gone, files are kept: {folded.lost_before}."
         elif lost is not None:
             notice = f"Variables and files of earlier calls in this session are gone: {lost}."
         return SessionInfo(

@@ -10,9 +10,19 @@ import base64
 import binascii
 import math
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, get_args
 
-from interpreter_sandbox.protocol import ErrorCode, ErrorInfo, FileEntry, Origin, Status
+from interpreter_api.services.links import safe_name
+from interpreter_sandbox.protocol import (
+    DISPLAYED_VALUES,
+    ErrorCode,
+    ErrorInfo,
+    FileEntry,
+    Origin,
+    Status,
+    count_values,
+)
 
 if TYPE_CHECKING:
     from interpreter_sandbox.protocol import Event
@@ -23,8 +33,11 @@ MAX_DISPLAYS = 200
 MAX_CHARTS = 100
 CHARTS_BYTES = 64 << 20
 MAX_FILES = 10_000
+MAX_TYPES = 20
 MAX_NOTES = 50
 NOTE_CHARS = 500
+FURTHER_NOTES = "Further notes were left out."
+PATH_CHARS = 4096
 TRACEBACK_CHARS = 64 << 10
 RESULT_CHARS = 1 << 20
 _DEPTH = 64
@@ -60,6 +73,7 @@ class Folded:
     error: ErrorInfo | None = None
     status: Status | None = None
     state_lost: bool = False
+    lost_before: str = ""
     elapsed_ms: float = 0.0
     files: list[FileEntry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -67,6 +81,9 @@ class Folded:
     _stream_chars: dict[str, int] = field(default_factory=dict)
     _bundle_bytes: int = 0
     _chart_bytes: int = 0
+    _values_left: int = DISPLAYED_VALUES
+    _left_out: int = 0
+    _charts_left_out: int = 0
     _dropped: dict[str, int] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
@@ -97,7 +114,7 @@ class Folded:
     def note(self, text: str) -> None:
         """Something the caller should know; bounded in number and length."""
         if len(self.notes) < MAX_NOTES:
-            self.notes.append(clean_text(text)[:NOTE_CHARS])
+            self.notes.append(clean_text(text)[:NOTE_CHARS] if len(self.notes) < MAX_NOTES - 1 else FURTHER_NOTES)
 
     def _text(self, stream: str, parts: list[str], data: dict[str, Any]) -> None:
         text = clean_text(data.get("text"))
@@ -110,18 +127,19 @@ class Folded:
             parts.append(text)
 
     def _bundle(self, data: dict[str, Any], *, is_result: bool) -> None:
-        raw = data.get("data")
-        bundle = {clean_text(mime): clean(value) for mime, value in raw.items()} if isinstance(raw, dict) else {}
+        bundle = self._cleaned(data.get("data"))
         if is_result:
             text = bundle.get("text/plain")
             self.result = text[:RESULT_CHARS] if isinstance(text, str) else ""
+            if isinstance(text, str) and len(text) > RESULT_CHARS:
+                self.note(f"The result's text was cut: {len(text) - RESULT_CHARS} characters at its end.")
         if isinstance(data.get("chart"), dict):
             bundle = self._chart(data["chart"], bundle)
             if not is_result and set(bundle) <= {"text/plain"}:
                 return
         size = sum(len(mime) + rough_size(value) for mime, value in bundle.items())
         if self._bundle_bytes + size > BUNDLE_BYTES or len(self.displays) >= MAX_DISPLAYS:
-            self.note(f"A displayed object of {size} bytes was left out: the answer is full.")
+            self._left_out += 1
             return
         self._bundle_bytes += size
         if is_result:
@@ -129,39 +147,64 @@ class Folded:
         elif bundle:
             self.displays.append(bundle)
 
+    def _cleaned(self, raw: object) -> dict[str, Any]:
+        """The bundle as it may be kept. Of one with too many values in it, its texts only."""
+        if not isinstance(raw, dict):
+            return {}
+        if (values := count_values(raw, self._values_left)) > self._values_left:
+            self._left_out += 1
+            raw = {mime: value for mime, value in islice(raw.items(), MAX_TYPES) if isinstance(value, str)}
+            values = len(raw)
+        self._values_left -= values
+        return {clean_text(mime): clean(value) for mime, value in raw.items()}
+
     def _chart(self, chart: dict[str, Any], bundle: dict[str, Any]) -> dict[str, Any]:
         """Keep the picture; answers what else the bundle holds (a plotly figure's JSON, say)."""
         mime_type = clean_text(chart.get("mime_type"))
-        name, path = clean_text(chart.get("name")) or "chart", chart.get("path")
+        name, path = safe_name(clean_text(chart.get("name")) or "chart"), _path(chart.get("path"))
         origin = _ORIGINS.get(str(chart.get("origin")))
         rest = {mime: value for mime, value in bundle.items() if mime not in _IMAGES and mime != mime_type}
         picture = _picture(mime_type, bundle.get(mime_type))
         if picture is None or origin is None:
             self.note(f"The chart {name!r} could not be read and was left out.")
         elif len(self.charts) >= MAX_CHARTS or self._chart_bytes + len(picture) > CHARTS_BYTES:
-            self.note(f"The chart {name!r} was left out: one execution stores at most {MAX_CHARTS} charts.")
+            self._charts_left_out += 1
         else:
             self._chart_bytes += len(picture)
-            self.charts.append(
-                CapturedChart(name, origin, mime_type, clean_text(path) if isinstance(path, str) else None, picture)
-            )
+            self.charts.append(CapturedChart(name, origin, mime_type, path, picture))
         return rest
 
     def _done(self, data: dict[str, Any]) -> None:
         self.status = _STATUSES.get(str(data.get("status")), "crashed")
         self.state_lost = data.get("state") != "kept"
+        self.lost_before = clean_text(data.get("lost_before"))[:NOTE_CHARS]
         self.elapsed_ms = max(_number(data.get("elapsed_ms")), 0.0)
         for stream in ("stdout", "stderr"):
             dropped = int(_number(data.get(f"dropped_{stream}_bytes"))) + self._dropped.get(stream, 0)
             if dropped > 0:
                 self.note(f"{stream} was too long: {dropped} bytes in its middle were left out.")
+        if self._left_out:
+            self.note(f"The answer is full: {self._left_out} displayed objects were left out, or parts of them.")
+        if self._charts_left_out:
+            self.note(
+                f"{self._charts_left_out} charts were left out: one execution stores at most {MAX_CHARTS}, "
+                f"of {CHARTS_BYTES >> 20} MiB together."
+            )
         for note in _list(data.get("notes")):
             self.note(clean_text(note))
         for entry in _list(data.get("files"))[:MAX_FILES]:
-            if isinstance(entry, dict) and isinstance(entry.get("path"), str) and not entry.get("is_dir"):
-                self.files.append(
-                    FileEntry(entry["path"], int(_number(entry.get("size"))), _number(entry.get("modified")))
-                )
+            if isinstance(entry, dict) and not entry.get("is_dir") and (path := _path(entry.get("path"))):
+                self.files.append(FileEntry(path, int(_number(entry.get("size"))), _number(entry.get("modified"))))
+
+
+def _path(value: object) -> str | None:
+    """A path inside the workspace, as is; None for anything that is not one, a name of the host's above all."""
+    if not isinstance(value, str):
+        return None
+    text = clean_text(value)
+    if not text or len(text) > PATH_CHARS or text.startswith("/") or "\0" in text or ".." in text.split("/"):
+        return None
+    return text
 
 
 def clean_text(value: object) -> str:

@@ -78,9 +78,7 @@ class Engine:
         run = self._run = Run(
             request, execution, worker, self._supervisor, self._abandoned, self._changes.collect, self._finished
         )
-        if self._supervisor.lost_reason:
-            run.note(f"variables were lost before this execution: {self._supervisor.lost_reason}")
-            self._supervisor.lost_reason = ""
+        run.lost_before, self._supervisor.lost_reason = self._supervisor.lost_reason, ""
         run.start()
         return execution
 

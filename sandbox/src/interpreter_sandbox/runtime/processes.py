@@ -71,16 +71,20 @@ def own_info() -> ProcessInfo:
 
 
 def kill_all_below(root: int, spare: int | None) -> bool:
-    """SIGKILL to every descendant of ``root`` but ``spare``, again until none is left; False where some live on.
+    """SIGKILL to every descendant of ``root`` but ``spare``, until no new one appears; False where they go on.
 
-    A fork bomb can outrun a walk over /proc. As PID 1, ``kill(-1)`` reaches everything in one step, ``spare`` too.
+    What was killed takes a moment to be gone (its memory is freed first) and starts nothing any more: it is not
+    waited for. A fork bomb can outrun a walk over /proc. As PID 1, ``kill(-1)`` reaches everything in one step,
+    ``spare`` too, which then has to start and import again.
     """
+    killed: set[int] = set()
     for _ in range(_KILL_PASSES):
-        doomed = [info.pid for info in descendants(root) if info.pid != spare]
+        doomed = {info.pid for info in descendants(root)} - killed - {spare}
         if not doomed:
             return True
         for pid in doomed:
             signal_process(pid, signal.SIGKILL)
+        killed |= doomed
     if root == 1:
         signal_process(-1, signal.SIGKILL)
     return False

@@ -12,7 +12,18 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from interpreter_sandbox.protocol import Chart, Done, ErrorInfo, Event, ExecuteRequest, FileEntry, Origin, Status
+from interpreter_sandbox.protocol import (
+    DISPLAYED_VALUES,
+    Chart,
+    Done,
+    ErrorInfo,
+    Event,
+    ExecuteRequest,
+    FileEntry,
+    Origin,
+    Status,
+    count_values,
+)
 from interpreter_sandbox.runtime.capped_output import CappedOutput
 from interpreter_sandbox.runtime.channel import AbandonedPipes, OutputPipe
 
@@ -98,6 +109,7 @@ class Run:
         """``changed_files``: what the workspace saw since the cell began, and a note or an empty string."""
         self.execution = execution
         self.notes: list[str] = []
+        self.lost_before = ""
         self._request = request
         self._worker = worker
         self._supervisor = supervisor
@@ -113,6 +125,7 @@ class Run:
         self._began = time.monotonic()
         self._execution_count = 0
         self._displays = 0
+        self._values_left = DISPLAYED_VALUES
 
     def start(self) -> None:
         """Send the code to the worker and start the clock."""
@@ -145,8 +158,9 @@ class Run:
 
     def note(self, text: str) -> None:
         """Something that the client should know; repeated and surplus notes are dropped."""
+        text = text[:_MAX_NOTE_CHARS]
         if len(self.notes) < _MAX_NOTES and text not in self.notes:
-            self.notes.append(text[:_MAX_NOTE_CHARS])
+            self.notes.append(text if len(self.notes) < _MAX_NOTES - 1 else "further notes were dropped")
 
     def _heard(self, message: wire.Message) -> None:
         if self.execution.finished or self._worker.end_reason:
@@ -191,9 +205,14 @@ class Run:
             self.note(f"displays after the first {self._displays - 1} were dropped: over the limit of one execution")
             return
         shown: dict[str, object] = {"data": bundle, "metadata": metadata, "chart": _chart(data.get("chart"))}
-        size = len(Event(0, name, shown).encode())
-        if size > self._request.display_limit_bytes:
+        text = ""
+        if (size := len(Event(0, name, shown).encode())) > self._request.display_limit_bytes:
             text = f"[a display of {size} bytes was dropped: over the limit of {self._request.display_limit_bytes}]"
+        elif (values := count_values(shown, self._values_left)) > self._values_left:
+            text = f"[a display was dropped: one execution shows at most {DISPLAYED_VALUES} values as JSON]"
+        else:
+            self._values_left -= values
+        if text:
             self.note(text)
             shown = {"data": {"text/plain": text}, "metadata": {}, "chart": None}
         self.execution.append(name, shown)
@@ -251,6 +270,7 @@ class Run:
             elapsed_ms=round((time.monotonic() - self._began) * 1000, 3),
             execution_count=self._execution_count,
             state=state,
+            lost_before=self.lost_before,
             files=files,
             dropped_stdout_bytes=self._streams["stdout"].output.dropped_bytes,
             dropped_stderr_bytes=self._streams["stderr"].output.dropped_bytes,
