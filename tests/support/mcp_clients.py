@@ -106,14 +106,20 @@ class McporterClient:
 
 
 @asynccontextmanager
+async def mcporter(entry: dict[str, Any]) -> AsyncIterator[McporterClient]:
+    """A client of mcporter with one server in its configuration, in the form that Claude Desktop and Cursor share."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "mcporter.json")
+        config.write_text(json.dumps({"mcpServers": {"power": entry}, "imports": []}))
+        yield McporterClient(config, await asyncio.to_thread(install_mcporter))
+
+
+@asynccontextmanager
 async def connect(kind: ClientKind, server: Server) -> AsyncIterator[ToolClient]:
     """A client of that kind, connected to the server as its first principal."""
     if kind == "mcporter":
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder, "mcporter.json")
-            power = {"baseUrl": server.url + "/mcp", "headers": server.headers}
-            config.write_text(json.dumps({"mcpServers": {"power": power}, "imports": []}))
-            yield McporterClient(config, await asyncio.to_thread(install_mcporter))
+        async with mcporter({"url": server.url + "/mcp", "headers": server.headers}) as client:
+            yield client
     else:
         mode = "legacy" if kind == "sdk-2025-11-25" else "2026-07-28"
         async with (

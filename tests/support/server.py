@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,7 @@ def spawn(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | N
     log = data_dir.parent / f"{data_dir.name}-{port}.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [str(Path(sys.prefix) / "bin" / "power-interpreter"), "serve"],
+            [str(Path(sys.prefix) / "bin" / "power-interpreter"), "serve", "--show-key"],  # as `make run` does
             env=settings,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -105,3 +106,12 @@ def start(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | N
         time.sleep(0.05)
     server.stop(signal.SIGKILL)
     raise RuntimeError(f"the server was not ready after {READY_SECONDS} s:\n{server.output()}")
+
+
+def post(url: str, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """POST by the standard library alone; the answer's JSON object."""
+    request = urllib.request.Request(url, body, dict(headers))
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found = json.loads(answer.read())
+    assert isinstance(found, dict)
+    return found

@@ -84,7 +84,8 @@ def _print_ready(settings: Settings, *, show_key: bool) -> None:
             _print("API key: the one in API_KEY")
         if len(settings.api_key.get_secret_value()) < 16:
             log.warning("API_KEY is short enough to be guessed: use 16 random characters or more")
-    _print("\n" + clients.snippets(settings.base_url, key, settings.data_dir) + "\n")
+    given = settings.api_key is not None
+    _print("\n" + clients.snippets(settings.base_url, key, settings.data_dir, key_from_setting=given) + "\n")
 
 
 async def _keys(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -8,13 +8,18 @@ import sys
 from pathlib import Path
 
 
-def snippets(base_url: str, key: str, data_dir: Path) -> str:
-    """Configurations for the usual clients, ready to paste."""
+def snippets(base_url: str, key: str, data_dir: Path, *, key_from_setting: bool) -> str:
+    """Configurations for the usual clients, ready to paste.
+
+    ``key_from_setting``: the key came by API_KEY. A desktop client starts `stdio` without our environment, so its
+    configuration has to carry such a key; a generated one is found in DATA_DIR.
+    """
     url = f"{base_url}/mcp"
     bearer = f"Bearer {key}"
     headers = {"Authorization": bearer}
     command = str(Path(sys.prefix) / "bin" / "power-interpreter")
-    desktop = {"mcpServers": {"power-interpreter": {"command": command, "args": ["stdio"], "env": _env(data_dir)}}}
+    env = {"DATA_DIR": str(data_dir)} | ({"API_KEY": key} if key_from_setting else {})
+    desktop = {"mcpServers": {"power-interpreter": {"command": command, "args": ["stdio"], "env": env}}}
     cursor = {"mcpServers": {"power-interpreter": {"url": url, "headers": headers}}}
     vscode = {"servers": {"power-interpreter": {"type": "http", "url": url, "headers": headers}}}
     claude_code = shlex.join(
@@ -51,10 +56,6 @@ def snippets(base_url: str, key: str, data_dir: Path) -> str:
         ("REST", curl),
     ]
     return "\n\n".join(f"{title}:\n{_indented(text)}" for title, text in sections)
-
-
-def _env(data_dir: Path) -> dict[str, str]:
-    return {"DATA_DIR": str(data_dir)}
 
 
 def _indented(text: str) -> str:
