@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,17 @@ def test_pages_show_each_session_once(http: httpx2.Client) -> None:
 
 
 @pytest.mark.covers("S01")
-@pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"cursor": "!"}, {"cursor": "YWJj"}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"limit": "x"},
+        {"cursor": "!"},
+        {"cursor": "YWJj"},
+        {"cursor": base64.b64encode(b"9999-12-31T23:59:59-23:59 a").decode()},  # no such moment in UTC
+    ],
+)
 def test_a_bad_page_is_refused(http: httpx2.Client, params: dict[str, str]) -> None:
     rest.problem(http.get("/api/sessions", params=params), 400, "invalid_argument")
 

@@ -13,6 +13,7 @@ import uvicorn
 
 from interpreter_api import instance
 from interpreter_api.app import create_app
+from interpreter_api.connections import PromptProtocol
 from interpreter_api.instance import StartError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def serve(settings: Settings, on_ready: Callable[[Settings], None]) -> Non
         app = create_app(settings)
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=PromptProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

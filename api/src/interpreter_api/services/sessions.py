@@ -176,6 +176,7 @@ def _decode_cursor(cursor: str) -> tuple[datetime, str]:
         created_at = datetime.fromisoformat(moment)
         if created_at.tzinfo is None or "\0" in session_id:
             raise ValueError("not one of ours")  # noqa: TRY301
-    except (ValueError, binascii.Error):
+        created_at = created_at.astimezone(UTC)  # the edges of the calendar have no such moment
+    except (ValueError, OverflowError, binascii.Error):
         raise InvalidArgumentError("cursor is not one that a list answered.", argument="cursor") from None
     return created_at, session_id
