@@ -30,18 +30,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
-
 from interpreter_sandbox.protocol import WORKSPACE
 from interpreter_sandbox.runtime import linux, seccomp
 from interpreter_sandbox.runtime.app import AgentApp
 from interpreter_sandbox.runtime.engine import Engine
+from interpreter_sandbox.runtime.http_server import HttpConnection
 from interpreter_sandbox.runtime.limits import Limits
 from interpreter_sandbox.runtime.tokens import TokenVerifier
 
-_KEEP_ALIVE_SECONDS: Final = 3600
 _BACKLOG: Final = 64
 
 
@@ -92,25 +88,11 @@ async def serve(config: AgentConfig) -> None:
     loop = asyncio.get_running_loop()
     engine = Engine(config.limits, config.workspace)
     app = AgentApp(engine, TokenVerifier(config.public_key, config.uid))
-    # uvicorn's protocol without its Server: that one handles signals its own way and wakes up ten times a second
-    uvicorn = Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-    )
-    uvicorn.load()
-    state = ServerState()
     ended = asyncio.Event()
     signals = linux.signal_descriptor(signal.SIGTERM, signal.SIGINT)
     loop.add_reader(signals, _heard_signal, signals, ended)
     engine.start()
-    server = await loop.create_server(
-        lambda: H11Protocol(config=uvicorn, server_state=state, app_state={}), sock=config.socket(), backlog=_BACKLOG
-    )
+    server = await loop.create_server(lambda: HttpConnection(app), sock=config.socket(), backlog=_BACKLOG)
     async with server:
         await ended.wait()
         engine.close()

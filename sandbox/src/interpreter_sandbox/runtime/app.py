@@ -6,32 +6,28 @@ Plain ASGI, because a framework's imports would cost every sandbox more memory t
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final, get_type_hints
 from urllib.parse import parse_qs
 
 from interpreter_sandbox.protocol import ExecuteRequest
 from interpreter_sandbox.runtime.files import Refusal
+from interpreter_sandbox.runtime.http_server import ClientGone, Receive, Scope, Send
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from interpreter_sandbox.runtime.engine import Engine
     from interpreter_sandbox.runtime.execution import Execution
     from interpreter_sandbox.runtime.tokens import TokenVerifier
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 _MAX_REQUEST_BYTES: Final = 64 << 20
 _JSON: Final = [(b"content-type", b"application/json")]
 _NDJSON: Final = [(b"content-type", b"application/x-ndjson")]
-_REQUEST_TYPES: Final = get_type_hints(ExecuteRequest)
+_REQUEST_TYPES: Final = {
+    name: (int, float) if wanted is float else (wanted,) for name, wanted in get_type_hints(ExecuteRequest).items()
+}
 _REQUIRED: Final = ("execution_id", "code", "timeout_seconds")
-
-
-class ClientGone(Exception):  # noqa: N818 - not a fault of anybody
-    """The client closed the connection before its body was complete."""
 
 
 class AgentApp:
@@ -44,15 +40,11 @@ class AgentApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http":
-            return
         try:
             await self._route(scope, receive, send)
         except Refusal as refusal:
             body = {"error": {"code": refusal.code, "message": refusal.message}}
             await _answer(send, body, refusal.status)
-        except ClientGone:
-            return
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
@@ -175,9 +167,8 @@ def _execute_request(body: bytes) -> ExecuteRequest:
         raise Refusal("invalid_argument", "the body is not JSON") from None
     if not isinstance(raw, dict) or not all(name in raw for name in _REQUIRED):
         raise Refusal("invalid_argument", f"the body is an object with {', '.join(_REQUIRED)}")
-    known = {field.name: raw[field.name] for field in fields(ExecuteRequest) if field.name in raw}
+    known = {name: raw[name] for name in _REQUEST_TYPES if name in raw}
     for name, value in known.items():
-        wanted = (int, float) if _REQUEST_TYPES[name] is float else _REQUEST_TYPES[name]
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, _REQUEST_TYPES[name]) or isinstance(value, bool):
             raise Refusal("invalid_argument", f"{name} has the wrong type")
     return ExecuteRequest(**known)

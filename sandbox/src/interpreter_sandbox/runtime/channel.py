@@ -29,12 +29,18 @@ class OutputPipe:
     """One stream of one cell. The reading end stays here; ``writer`` goes to the worker."""
 
     def __init__(self, on_data: Callable[[bytes], None]) -> None:
-        """``on_data`` hears of every piece until :meth:`abandon`."""
-        self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(self.writer, True)
+        """``on_data`` hears of every piece that is read after :meth:`listen` or by :meth:`drain`."""
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.reader, False)
         self._on_data: Callable[[bytes], None] | None = on_data
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.reader, self._readable)
+        self._listening = False
+
+    def listen(self) -> None:
+        """Read what comes, when it comes."""
+        if self.reader >= 0 and not self._listening:
+            self._listening = True
+            self._loop.add_reader(self.reader, self._readable)
 
     def handed_over(self) -> None:
         """The worker has its copy of the writing end."""
@@ -43,8 +49,8 @@ class OutputPipe:
 
     def drain(self) -> None:
         """Read what is in the pipe now, and no more than that."""
-        if self.reader < 0:
-            return
+        if self.reader < 0 or self._readable() == 0:
+            return  # most often there is nothing, or the end
         waiting = array.array("i", [0])
         fcntl.ioctl(self.reader, termios.FIONREAD, waiting)
         while waiting[0] > 0 and (count := self._readable()) > 0:
@@ -53,11 +59,15 @@ class OutputPipe:
     def abandon(self) -> None:
         """From now on read and forget: what older cells' leftovers print belongs to no cell."""
         self._on_data = None
+        if self.reader >= 0:
+            self._readable()  # most often the end: the worker has closed its copy, and nobody else has one
+            self.listen()
 
     def close(self) -> None:
         """Close both ends. Who still writes gets EPIPE."""
         if self.reader >= 0:
-            self._loop.remove_reader(self.reader)
+            if self._listening:
+                self._loop.remove_reader(self.reader)
             os.close(self.reader)
             self.reader = -1
         if self.writer >= 0:
@@ -85,7 +95,6 @@ class AbandonedPipes:
     def add(self, pipe: OutputPipe) -> None:
         """Keep reading it for as long as somebody writes."""
         pipe.abandon()
-        pipe.drain()
         if pipe.reader < 0:
             return
         open_ones = [kept for kept in self._pipes if kept.reader >= 0]

@@ -12,20 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 _KEPT_EXECUTIONS: Final = 64
-# a short cell's events go out as one piece: each piece costs both sides as much as the cell itself
 _GATHER_SECONDS: Final = 0.001
 _KEPT_BYTES: Final = 128 << 20
 _REMEMBERED_IDS: Final = 10_000
 
 
 class Execution:
-    """The events of one execution, encoded, and whoever follows them."""
+    """The events of one execution, encoded, and whoever follows them.
+
+    A short cell's events go out as one piece, because each piece costs both sides as much as the cell itself: nothing
+    is passed on before :meth:`go_live` or the end. From then on, what comes within a moment goes together.
+    """
 
     def __init__(self, execution_id: str) -> None:
         """Nothing has happened yet."""
         self.execution_id = execution_id
         self.finished = False
         self.size_bytes = 0
+        self._live = False
         self._lines: list[bytes] = []
         self._followers: list[asyncio.Future[None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -43,14 +47,19 @@ class Execution:
         self.finished = name == "done"
         if self.finished:
             self._wake()
-        elif self._timer is None and self._followers:
+        elif self._live and self._timer is None and self._followers:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_SECONDS, self._wake)
+
+    def go_live(self) -> None:
+        """The cell is not a short one: pass on what there is, and what comes."""
+        self._live = True
+        self._wake()
 
     async def follow(self, after: int = -1) -> AsyncIterator[tuple[bytes, bool]]:
         """NDJSON: the events with ``seq`` > ``after``, several at a time, up to ``done``; True with the last ones."""
         position = max(after + 1, 0)
         while True:
-            if position >= len(self._lines) and not self.finished:
+            if not self.finished and (not self._live or position >= len(self._lines)):
                 follower = asyncio.get_running_loop().create_future()
                 self._followers.append(follower)
                 await follower

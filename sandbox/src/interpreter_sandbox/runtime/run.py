@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from interpreter_sandbox.runtime.supervisor import Supervisor, Worker
 
 _COALESCE_SECONDS: Final = 0.02
+# A cell that is over by then costs the agent two wake-ups: no reader is registered for its pipes, no event travels
+# alone. A longer one's first output is late by this much.
+_SHORT_SECONDS: Final = 0.003
 _MAX_ORDERED_EVENTS: Final = 2000
 _MAX_DISPLAYS: Final = 1000
 _DISPLAYS_IN_ALL: Final = 8  # times the limit of one
@@ -123,14 +126,14 @@ class Run:
         self._timers: list[asyncio.TimerHandle] = []
         self._stopped_for: StopReason | None = None
         self._began = time.monotonic()
-        self._execution_count = 0
+        self._execution_count = worker.execution_count
         self._displays = 0
         self._values_left = DISPLAYED_VALUES
 
     def start(self) -> None:
         """Send the code to the worker and start the clock."""
-        loop = asyncio.get_running_loop()
-        self._timers.append(loop.call_later(self._request.timeout_seconds, self.stop, "timeout"))
+        self.execution.append("started", {"execution_count": self._execution_count})
+        self._timers.append(asyncio.get_running_loop().call_later(_SHORT_SECONDS, self._is_long))
         self._worker.on_message = self._heard
         self._worker.on_end = self._worker_ended
         self._worker.channel.limit_frames(self._request.display_limit_bytes + _FRAME_OVERHEAD_BYTES)
@@ -139,6 +142,14 @@ class Run:
         self._worker.channel.send(message, [pipe.writer for pipe in pipes])
         for pipe in pipes:
             pipe.handed_over()
+
+    def _is_long(self) -> None:
+        """The cell goes on: listen to its output, pass events on as they come, and mind its time."""
+        left = self._began + self._request.timeout_seconds - time.monotonic()
+        self._timers.append(asyncio.get_running_loop().call_later(left, self.stop, "timeout"))
+        for stream in self._streams.values():
+            stream.pipe.listen()
+        self.execution.go_live()
 
     def stop(self, reason: StopReason) -> None:
         """Interrupt the code, once more when half of the grace is over, and kill it at its end."""
@@ -177,20 +188,12 @@ class Run:
         if not isinstance(data, dict):
             raise ProtocolError("data is an object")
         match message.get("event"):
-            case "started":
-                self._started(data)
             case "display" | "result" as name:
                 self._display(name, data)
             case "done":
                 self._done(data)
             case _:
                 raise ProtocolError("an unknown event")
-
-    def _started(self, data: dict[str, object]) -> None:
-        if len(self.execution):
-            raise ProtocolError("started twice")
-        self._execution_count = _count(data)
-        self.execution.append("started", {"execution_count": self._execution_count})
 
     def _display(self, name: Literal["display", "result"], data: dict[str, object]) -> None:
         for stream in self._streams.values():
@@ -221,7 +224,7 @@ class Run:
         status = data.get("status")
         if status not in ("ok", "error", "interrupted", "memory_limit"):
             raise ProtocolError("an unknown status")
-        self._execution_count = _count(data)
+        self._worker.execution_count = _next_count(data)
         for text in _texts(data, "notes")[:_MAX_NOTES]:
             self.note(text)
         error = None if status == "ok" else _error(data.get("error"))
@@ -258,8 +261,6 @@ class Run:
         for stream in self._streams.values():
             stream.finish()
             self._abandoned.add(stream.pipe)
-        if not len(self.execution):
-            self.execution.append("started", {"execution_count": self._execution_count})
         if error is not None:
             self.execution.append("error", asdict(error))
         files, note = self._changed_files()
@@ -297,10 +298,10 @@ def _texts(data: dict[str, object], name: str) -> list[str]:
     return lines
 
 
-def _count(data: dict[str, object]) -> int:
-    value = data.get("execution_count")
+def _next_count(data: dict[str, object]) -> int:
+    value = data.get("next_count")
     if not isinstance(value, int) or not 0 <= value < 1 << 53:
-        raise ProtocolError("execution_count is a number")
+        raise ProtocolError("next_count is a number")
     return value
 
 

@@ -60,10 +60,14 @@ _PASSED_ON: Final = (
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A running worker. ``end_reason`` is set when it is known to be lost, before or after it is dead."""
+    """A running worker. ``end_reason`` is set when it is known to be lost, before or after it is dead.
+
+    ``execution_count`` is the number of its next cell.
+    """
 
     pid: int
     channel: ControlChannel
+    execution_count: int = 1
     on_message: Callable[[wire.Message], None] | None = None
     on_end: Callable[[str], None] | None = None
     end_reason: str = ""

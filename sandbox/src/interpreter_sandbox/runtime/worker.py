@@ -15,6 +15,9 @@ import signal
 import socket
 import sys
 import threading
+
+# signal.signal also looks both handlers up in an enumeration, which costs more than the rest around a cell
+from _signal import signal as _on_signal  # type: ignore[import-not-found]
 from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import F_DUPFD_CLOEXEC, fcntl
@@ -80,6 +83,7 @@ class Worker:
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a finaliser may display something while a frame is being encoded
         self._cell: _Cell | None = None
+        self._held = b""
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._streams: dict[str, CellStream] = {}
 
@@ -94,17 +98,18 @@ class Worker:
             _keep_descriptors_back(_SPARE_DESCRIPTORS)
             request = ExecuteRequest(**message["request"])  # type: ignore[arg-type]
             cell = self._cell = _Cell(str(message["token"]))
-            count = self._shell.execution_count
             status, error = self._run(request)
             if os.getpid() != self._pid:
                 self._flush()
                 os._exit(0)  # user code forked, and the child came back as if it were the worker
             self._close_output()
-            notes = self._shell.notes
-            done = {"status": status, "error": error, "execution_count": count, "notes": notes}
+            notes, next_count = self._shell.notes, self._shell.execution_count
+            done = {"status": status, "error": error, "next_count": next_count, "notes": notes}
             with self._lock:
                 self._cell = None  # nothing can be sent for this cell any more
-                self._control.sendall(wire.encode({"token": cell.token, "event": "done", "data": done}))
+                frame = wire.encode({"token": cell.token, "event": "done", "data": done})
+                held, self._held = self._held, b""
+                self._control.sendall(held + frame)
 
     def emit(self, name: str, data: dict[str, object]) -> None:
         """Send one event of the running cell; outside of one, or in a forked child, there is nobody to tell."""
@@ -115,7 +120,11 @@ class Worker:
             cell = self._cell
             if cell is None:
                 return
-            frame = wire.encode({"token": cell.token, "event": name, "data": data})
+            frame = self._held + wire.encode({"token": cell.token, "event": name, "data": data})
+            if name == "result" and not self._held:
+                self._held = frame  # the cell is about to end: one message less to wake the agent for
+                return
+            self._held = b""
             # half a frame would end this worker: an interrupt waits until it is out
             cell.sending = threading.current_thread() is threading.main_thread()
             try:
@@ -129,11 +138,10 @@ class Worker:
     def _run(self, request: ExecuteRequest) -> tuple[str, dict[str, object] | None]:
         try:
             try:
-                signal.signal(signal.SIGINT, self._interrupt)
-                self.emit("started", {"execution_count": self._shell.execution_count})
+                _on_signal(signal.SIGINT, self._interrupt)
                 return self._shell.run(request)
             finally:
-                signal.signal(signal.SIGINT, _nobody_to_interrupt)
+                _on_signal(signal.SIGINT, _nobody_to_interrupt)
         except KeyboardInterrupt:
             return "interrupted", dict(_INTERRUPTED)
         except MemoryError:
@@ -144,7 +152,7 @@ class Worker:
             name = type(error).__name__
             return "error", {"code": "user_error", "type": name, "message": message, "traceback": []}
         finally:
-            signal.signal(signal.SIGINT, _nobody_to_interrupt)
+            _on_signal(signal.SIGINT, _nobody_to_interrupt)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         cell = self._cell
@@ -182,10 +190,12 @@ class Worker:
             os.dup2(self._null, descriptor, inheritable=True)
 
     def _flush(self) -> None:
-        for stream in (sys.stdout, sys.stderr, *self._streams.values()):
+        out, err = self._streams.get("stdout"), self._streams.get("stderr")
+        for stream in (out, err, None if sys.stdout is out else sys.stdout, None if sys.stderr is err else sys.stderr):
             # user code may have put anything there, or closed it
             with suppress(Exception):
-                stream.flush()
+                if stream is not None:
+                    stream.flush()
 
 
 def _keep_descriptors_back(spare: int) -> None:
