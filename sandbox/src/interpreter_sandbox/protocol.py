@@ -61,6 +61,9 @@ Origin = Literal["show", "savefig", "open", "display"]
 _EVENT_NAMES: Final[dict[str, EventName]] = {name: name for name in get_args(EventName)}
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
 @dataclass(frozen=True, slots=True)
 class ExecuteRequest:
     """One cell of code to run.
@@ -99,7 +102,7 @@ class Event:
 
     def encode(self) -> bytes:
         """One NDJSON line with its newline."""
-        line = json.dumps({"seq": self.seq, "event": self.event, "data": self.data}, ensure_ascii=False)
+        line = _encode({"seq": self.seq, "event": self.event, "data": self.data})
         return line.encode("utf-8", "surrogatepass" if line.isascii() else "replace") + b"\n"
 
     @classmethod

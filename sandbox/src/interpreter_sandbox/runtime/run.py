@@ -137,7 +137,7 @@ class Run:
         self._worker.on_message = self._heard
         self._worker.on_end = self._worker_ended
         self._worker.channel.limit_frames(self._request.display_limit_bytes + _FRAME_OVERHEAD_BYTES)
-        message: wire.Message = {"token": self._token, "request": asdict(self._request)}
+        message: wire.Message = {"token": self._token, "request": _shallow(self._request)}
         pipes = [stream.pipe for stream in self._streams.values()]
         self._worker.channel.send(message, [pipe.writer for pipe in pipes])
         for pipe in pipes:
@@ -272,13 +272,18 @@ class Run:
             execution_count=self._execution_count,
             state=state,
             lost_before=self.lost_before,
-            files=files,
+            files=[],
             dropped_stdout_bytes=self._streams["stdout"].output.dropped_bytes,
             dropped_stderr_bytes=self._streams["stderr"].output.dropped_bytes,
             notes=self.notes,
         )
-        self.execution.append("done", asdict(done))
+        self.execution.append("done", _shallow(done) | {"files": [asdict(entry) for entry in files]})
         self._on_finished()
+
+
+def _shallow(message: Done | ExecuteRequest) -> dict[str, object]:
+    """``asdict`` without its deep copies."""
+    return {name: getattr(message, name) for name in message.__dataclass_fields__}
 
 
 def _text(data: dict[str, object], name: str) -> str:
