@@ -186,7 +186,7 @@ class Sandboxes:
             binding = self._bindings.get(lost.session_id)
             if binding is not None and binding.sandbox is not None and binding.sandbox.uid == lost.uid:
                 _log.warning("sandbox %s of a session was lost: %s", lost.uid, lost.reason)
-                binding.lost = lost.reason
+                binding.lost = lost.reason.rstrip(".")  # it becomes part of a sentence
                 binding.ended.set()
                 if binding.running is None:
-                    await self.drop(binding, lost.reason)
+                    await self.drop(binding, binding.lost)

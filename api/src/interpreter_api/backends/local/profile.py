@@ -46,7 +46,8 @@ HIDDEN_PROC_FILES: Final = (
 """Of /proc: what tells about the host or its kernel and is of no use to a program. Hidden behind /dev/null."""
 
 HIDDEN_PROC_FOLDERS: Final = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
-"""Likewise; hidden behind an empty folder. /proc/sys stays: libraries read it, and only the real root may write."""
+"""Likewise; hidden behind an empty folder. /proc/sys stays: libraries read it. Only the real root may write what is the
+machine's; of what is the sandbox's own (message queues, shared memory, its largest pid) some can be set from inside."""
 
 RUNTIME_FOLDERS: Final = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 """Folders of / that hold programs: links into /usr on a merged system, folders of their own on an older one."""
