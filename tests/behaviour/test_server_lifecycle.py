@@ -183,6 +183,30 @@ def test_a_second_start_is_fast_and_keeps_all_data(start: Callable[..., Server])
         assert made["session_id"] in [entry["session_id"] for entry in http.get("/api/sessions").json()["sessions"]]
 
 
+@pytest.mark.covers("R02")
+def test_while_postgres_is_away_every_call_says_so(start: Callable[..., Server]) -> None:
+    server = start()
+    postgres = postgres_of(server)
+    with rest.client(server) as http:
+        session = http.post("/api/sessions", json={"name": "before"}).json()["session_id"]
+        postgres.suspend()  # the starter waits for its end, so nothing replaces it before the connections are dead
+        for child in postgres.children():
+            child.kill()
+        postgres.kill()
+        answers = [http.get(f"/api/sessions/{session}")]
+        deadline = time.monotonic() + 30
+        while answers[-1].status_code != 200 and time.monotonic() < deadline:
+            answers.append(http.get(f"/api/sessions/{session}"))
+    assert answers[-1].json()["name"] == "before"
+    refused = answers[:-1]
+    assert refused, "Postgres was killed, and no call noticed"
+    for answer in refused:
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["code"] == "database_unavailable"
+        assert answer.json()["retryable"] is True
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_postgres_that_dies_is_started_again(start: Callable[..., Server]) -> None:
     server = start()
     postgres = postgres_of(server)

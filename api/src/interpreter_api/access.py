@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from interpreter_api import logs
+from interpreter_api.data.postgres import as_unavailable
 from interpreter_api.errors import InternalError
 from interpreter_api.problems import problem
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from interpreter_api.auth.addresses import Addresses
+    from interpreter_api.errors import InterpreterError
     from interpreter_api.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -53,12 +55,14 @@ class Access:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception:  # the last place where a client can still be given an answer
-            log.exception("unexpected error, reference %s", reference)
+        except Exception as error:  # the last place where a client can still be given an answer
+            answer: InterpreterError | None = as_unavailable(error)
+            if answer is None:
+                log.exception("unexpected error, reference %s", reference)
+                answer = InternalError(f"the server failed to answer (reference {reference})")
             if status:
                 raise  # half an answer has left: the server cuts the connection, so that nobody takes it for a whole
-            error = InternalError(f"the server failed to answer (reference {reference})")
-            await problem(error)(scope, receive, send_with_id)
+            await problem(answer)(scope, receive, send_with_id)
         finally:
             self._record(scope, status, time.perf_counter() - started)
             logs.request_id.reset(token)

@@ -15,6 +15,7 @@
     ├── RateLimitedError         429  rate_limited          too many requests
     ├── CapacityError            503  capacity_exhausted    no sandbox free; try again
     ├── SandboxUnavailableError  503  sandbox_unavailable   no isolation on this machine: nothing is executed
+    ├── DatabaseUnavailableError 503  database_unavailable  Postgres does not answer; try again
     ├── SandboxLostError         502  sandbox_lost          the sandbox died under the call
     └── InternalError            500  internal              our fault; the reference is in the log
 
@@ -155,6 +156,13 @@ class SandboxUnavailableError(InterpreterError):
     """This machine cannot isolate code, so nothing is executed. ``remedy`` is the operator's fix."""
 
     status, code = 503, "sandbox_unavailable"
+
+
+class DatabaseUnavailableError(InterpreterError):
+    """Postgres does not answer. What was asked may or may not have been done."""
+
+    status, code, retryable = 503, "database_unavailable", True
+    default_remedy = "Try again in a moment; code that must not run twice needs an execution_id."
 
 
 class InternalError(InterpreterError):

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from interpreter_api.errors import DatabaseUnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -33,6 +35,17 @@ _NOT_YET = (
     FileNotFoundError,
     TimeoutError,
     asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+#: What a statement raises where its connection has gone: killed, shut down, not yet up again.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
     asyncpg.TooManyConnectionsError,
 )
 
@@ -72,6 +85,19 @@ def load_migrations() -> list[Migration]:
     return found
 
 
+def as_unavailable(error: BaseException) -> DatabaseUnavailableError | None:
+    """What a client is told where the error means that Postgres is away; None for any other error."""
+    return DatabaseUnavailableError("The database does not answer.") if isinstance(error, _LOST) else None
+
+
+async def _connect(*args: Any, **options: Any) -> asyncpg.Connection:
+    """As asyncpg does; a server that is not there raises what the pool's users know, and no ``OSError``."""
+    try:
+        return await asyncpg.connect(*args, **options)
+    except _NOT_YET as error:
+        raise asyncpg.CannotConnectNowError(f"{type(error).__name__}: {error}") from error
+
+
 async def _prepare(connection: asyncpg.Connection) -> None:
     """JSON columns hold Python values; text is what Postgres calls jsonb's wire form after its version byte."""
     for name in ("json", "jsonb"):
@@ -105,6 +131,7 @@ class Database:
                     **where,
                     min_size=min(2, max_size),
                     max_size=max_size,
+                    connect=_connect,
                     init=_prepare,
                     reset=_leave_as_is,
                     timeout=10,

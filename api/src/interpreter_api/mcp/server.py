@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 
 from interpreter_api import __version__
+from interpreter_api.data.postgres import as_unavailable
 from interpreter_api.errors import InternalError, InterpreterError, InvalidArgumentError
 from interpreter_api.mcp import resources, tools_execution, tools_files, tools_sessions
 from interpreter_api.mcp.cancellation import CallsInFlight
@@ -67,6 +68,8 @@ def _as_interpreter_error(tool: str, cause: BaseException) -> InterpreterError:
             # By field and reason; never the value, which may be the caller's data and as long as it likes.
             problems = [f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in cause.errors()]
             return InvalidArgumentError(f"{tool} was called wrongly. " + "; ".join(problems[:10]))
+        case _ if unavailable := as_unavailable(cause):
+            return unavailable
         case _:
             reference = secrets.token_hex(6)
             logger.error("tool %s failed, reference %s", tool, reference, exc_info=cause)
