@@ -22,14 +22,23 @@ from interpreter_sandbox.protocol import ExecuteRequest
 from support import backend_server, local
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from interpreter_api.backends.base import Sandbox, SandboxInfo
+
+    Mine = Callable[[], list[psutil.Process]]
 
 pytestmark = pytest.mark.anyio
 
 CLASS = SandboxClass(workspace_bytes=64 << 20, warm_pool_min=0)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has cgroups of version 1 and other uids")
+
+
+@pytest.fixture
+def mine() -> Mine:
+    """What this test has started: the server that other tests share is not its business."""
+    others = psutil.Process().children()
+    return lambda: local.started_besides(others)
 
 
 @asynccontextmanager
@@ -46,10 +55,11 @@ async def backend_of(
             bwrap=bwrap,
             claim_wait_seconds=120,
         )
+        others = psutil.Process().children()
         await backend.start()
         try:
             yield backend
-            mine = psutil.Process().children(recursive=True)
+            mine = local.started_besides(others)
         finally:
             await backend.close()
         assert local.left_of(mine, seconds=0) == []
@@ -93,13 +103,13 @@ async def test_the_warm_pool_hands_out_what_is_ready_and_makes_another() -> None
 
 
 @pytest.mark.attack("RES17", "XS03")
-async def test_release_leaves_no_process_and_no_sandbox_is_used_twice() -> None:
+async def test_release_leaves_no_process_and_no_sandbox_is_used_twice(mine: Mine) -> None:
     async with backend_of(limit=1) as backend:
         first = await backend.claim("default", "ses_a", "owner")
         assert await run(first, backend_server.DAEMON) == ("ok", "daemon\n")
         marks = ["/workspace/mark", "/tmp/mark", "/dev/shm/mark"]
         assert (await run(first, f"for p in {marks}: open(p, 'w').close()", "exe_2"))[0] == "ok"
-        before = psutil.Process().children(recursive=True)
+        before = mine()
         assert len(before) >= 4  # bubblewrap, agent, worker, daemon
         await asyncio.gather(backend.release(first.uid), backend.release(first.uid))
         assert local.left_of(before, seconds=0) == []
@@ -165,10 +175,10 @@ print("kept")
 
 
 @needs_root
-async def test_outside_too_sandboxes_have_a_uid_of_their_own() -> None:
+async def test_outside_too_sandboxes_have_a_uid_of_their_own(mine: Mine) -> None:
     async with backend_of() as backend:
         await backend.claim("default", "ses_a", "owner")
-        members = psutil.Process().children(recursive=True)
+        members = mine()
         assert members
         assert {member.uids().real for member in members}.isdisjoint({0})
 
@@ -199,7 +209,7 @@ def _groups_of(pid: int) -> list[Path]:
     return list(Path("/sys/fs/cgroup").glob(f"*/power-interpreter/{pid}-*"))
 
 
-async def test_without_bubblewrap_nothing_is_executed_and_the_fix_is_named(tmp_path: Path) -> None:
+async def test_without_bubblewrap_nothing_is_executed_and_the_fix_is_named(tmp_path: Path, mine: Mine) -> None:
     proof = tmp_path / "executed"
     fake = tmp_path / "bwrap"
     fake.write_text(f"#!/bin/sh\necho bubblewrap 0.8.0\n[ $1 = --version ] || echo ran > {proof}; exit 1\n")
@@ -219,7 +229,7 @@ async def test_without_bubblewrap_nothing_is_executed_and_the_fix_is_named(tmp_p
             if "isolate" not in what:
                 assert "bubblewrap" in found.remedy
             assert await backend.list() == []
-            assert psutil.Process().children(recursive=True) == []
+            assert mine() == []
     async with backend_of() as backend:  # the control: the same call where bubblewrap is
         assert await run(await backend.claim("default", "ses_a", "owner"), "print('ran')") == ("ok", "ran\n")
 
@@ -241,7 +251,7 @@ async def test_the_fix_is_noticed_without_a_restart(tmp_path: Path, monkeypatch:
         assert backend.posture().ready
 
 
-async def test_closing_while_a_claim_waits_ends_both() -> None:
+async def test_closing_while_a_claim_waits_ends_both(mine: Mine) -> None:
     with local.runtime_folder() as folder:
         backend = LocalBackend({"default": CLASS}, environment=local.ENVIRONMENT, runtime_dir=folder, max_sandboxes=2)
         await backend.start()
@@ -252,4 +262,4 @@ async def test_closing_while_a_claim_waits_ends_both() -> None:
         with pytest.raises(SandboxUnavailableError):
             await claim
         assert [lost async for lost in watch] == []
-        assert psutil.Process().children(recursive=True) == []
+        assert mine() == []

@@ -16,7 +16,7 @@ from interpreter_api.backends.local import cgroups, host
 from interpreter_api.backends.local.process import SandboxProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from interpreter_api.backends.local.host import Machine
 
@@ -80,3 +80,9 @@ def left_of(processes: list[psutil.Process], seconds: float = 5) -> list[psutil.
     """Those that still run after a while; a pid that was given out again is not the same process."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def started_besides(others: Collection[psutil.Process]) -> list[psutil.Process]:
+    """This process's children but for ``others``, and all that is below them."""
+    started = [child for child in psutil.Process().children() if child not in others]
+    return [process for child in started for process in (child, *child.children(recursive=True))]
