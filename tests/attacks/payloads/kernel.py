@@ -151,6 +151,8 @@ def switches(devices, cgroup_roots):
 
     tries.attempt("core_pattern", lambda: rewrite("/proc/sys/kernel/core_pattern"))
     tries.attempt("hostname", lambda: rewrite("/proc/sys/kernel/hostname"))
+    for name in ("kernel/pid_max", "kernel/msgmax", "kernel/shmmax", "fs/mqueue/queues_max"):
+        tries.attempt(name, lambda name=name: rewrite(f"/proc/sys/{name}"))  # of the sandbox's own namespaces
     for path in devices:
         tries.attempt(path, lambda path=path: writable(path))
 

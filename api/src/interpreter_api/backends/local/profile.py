@@ -46,8 +46,7 @@ HIDDEN_PROC_FILES: Final = (
 """Of /proc: what tells about the host or its kernel and is of no use to a program. Hidden behind /dev/null."""
 
 HIDDEN_PROC_FOLDERS: Final = ("acpi", "asound", "bus", "driver", "fs", "irq", "scsi")
-"""Likewise; hidden behind an empty folder. /proc/sys stays: libraries read it. Only the real root may write what is the
-machine's; of what is the sandbox's own (message queues, shared memory, its largest pid) some can be set from inside."""
+"""Likewise; hidden behind an empty folder. /proc/sys stays, read-only: libraries read it."""
 
 RUNTIME_FOLDERS: Final = ("bin", "sbin", "lib", "lib64", "lib32", "libx32")
 """Folders of / that hold programs: links into /usr on a merged system, folders of their own on an older one."""
@@ -136,7 +135,8 @@ def bubblewrap_arguments(
 
 
 def _proc(layout: HostLayout) -> list[str]:
-    args = ["--proc", "/proc"]
+    # the host's /proc/sys shows the reader's own namespaces' values; those of ipc and pid would else be writable
+    args = ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys"]
     for name in layout.proc_files:
         args += ["--ro-bind", "/dev/null", f"/proc/{name}"]
     for name in layout.proc_folders:
