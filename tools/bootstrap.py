@@ -5,7 +5,8 @@ Quiet, and done in a tenth of a second, where nothing has changed.
 It needs a Python and nothing else: no pip, no venv module, no git. What it brings, in this order:
 
 1. the system packages that isolation needs (bubblewrap, libseccomp), by apt where it may; else it prints the line
-   to type and goes on, because the server starts without them and refuses to execute;
+   to type and goes on, because the server starts without them and refuses to execute; for ``dev`` also iproute2, with
+   which tests make networks of their own;
 2. uv, pinned by hash in ``requirements/uv.txt``, in ``.tools/``;
 3. ``.venv``: the server (``server``) or the server with the development tools (``dev``);
 4. ``.venv-sandbox``: what user code sees, and nothing of the server;
@@ -52,7 +53,7 @@ def main(kind: str) -> None:
     TOOLS.mkdir(exist_ok=True)
     with (TOOLS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits and finds everything done
-        system_packages()
+        system_packages(kind)
         python = find_python()
         server_environment("server" if kind == "server" else "dev", python)
         sandbox_environment(python)
@@ -119,8 +120,10 @@ def readable_to_all(path: str) -> bool:
 # --- what the system must bring ---------------------------------------------------------------------------------------
 
 
-def system_packages() -> None:
-    """Bring bubblewrap and libseccomp; without them the server starts and refuses to execute."""
+def system_packages(kind: str) -> None:
+    """Bring bubblewrap and libseccomp; without them the server starts and refuses to execute. Tests need more."""
+    if kind != "server" and not shutil.which("ip") and not apt_install(["iproute2"]):
+        say("the attacks on networks need iproute2 and will fail. Type: " + apt_line(["iproute2"]))
     missing = missing_packages()
     if missing and not apt_install(missing):
         say(f"no sandbox without {' and '.join(missing)}: code will be refused until you type")

@@ -23,7 +23,8 @@ KEYS = {"generated": "", "given": "a-key-of-my-own-0123456789"}
 @pytest.fixture(scope="module", params=KEYS)
 def printed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
     """A server as `make run` starts it, with a key of its own and with one from API_KEY; and what it printed."""
-    started = real_server.start(tmp_path_factory.mktemp("printed") / "data", {"API_KEY": KEYS[request.param]})
+    folder = tmp_path_factory.mktemp("printed") / "data"
+    started = real_server.start(folder, {"API_KEY": KEYS[request.param]}, show_key=True)
     yield started, started.output()
     started.stop()
 

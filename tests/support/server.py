@@ -61,8 +61,13 @@ class Server:
         return int(self.process.returncode)
 
 
-def spawn(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | None = None) -> Server:
-    """Start the server and return at once; nothing is checked. Settings come from ``env`` alone."""
+def spawn(
+    data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | None = None, show_key: bool = False
+) -> Server:
+    """Start the server and return at once; nothing is checked. Settings come from ``env`` alone.
+
+    ``show_key``: as `make run` does, for a person at a terminal.
+    """
     data_dir.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
     api_key = (env or {}).get("API_KEY", "test-" + secrets.token_urlsafe(24))
@@ -80,7 +85,7 @@ def spawn(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | N
     log = data_dir.parent / f"{data_dir.name}-{port}.log"
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [str(Path(sys.prefix) / "bin" / "power-interpreter"), "serve", "--show-key"],  # as `make run` does
+            [str(Path(sys.prefix) / "bin" / "power-interpreter"), "serve", *(["--show-key"] if show_key else [])],
             env=settings,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -90,9 +95,11 @@ def spawn(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | N
     return Server(f"http://127.0.0.1:{port}", api_key, data_dir, process, log)
 
 
-def start(data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | None = None) -> Server:
+def start(
+    data_dir: Path, env: Mapping[str, str] | None = None, *, port: int | None = None, show_key: bool = False
+) -> Server:
     """Start the server and wait until ``/ready`` answers 200; raise with its log where it does not."""
-    server = spawn(data_dir, env, port=port)
+    server = spawn(data_dir, env, port=port, show_key=show_key)
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
