@@ -21,14 +21,20 @@ ARGUMENTS = {
     "execute_code": {"code": True, "session_id": False, "timeout": False, "execution_id": False},
     "create_session": {"name": False, "description": False, "class_name": False},
     "list_sessions": {"cursor": False, "limit": False},
+    "clear_session": {"session_id": False},
+    "restart_session": {"session_id": False, "preserve_state": False},
+    "restart_kernel": {"session_id": False, "preserve_state": False},
+    "switch_session": {"session_id": True},
     "delete_session": {"session_id": True},
+    "save_script": {"name": True, "content": True, "session_id": False},
+    "run_script": {"path": True, "args": False, "timeout": False, "session_id": False},
     "list_files": {"session_id": False, "path": False, "recursive": False, "cursor": False},
     "list_session_files": {"session_id": False, "path": False, "recursive": False, "cursor": False},
     "read_file": {"path": True, "session_id": False, "max_bytes": False},
     "write_file": {"path": True, "content": False, "binary_base64": False, "session_id": False},
     "delete_file": {"path": True, "session_id": False},
 }
-"""Every tool with its arguments, and whether each must be given (rows C01, S01, F03)."""
+"""Every tool with its arguments, and whether each must be given (rows C01, C12, S01, F03)."""
 
 READ_ONLY = {"list_sessions", "list_files", "list_session_files", "read_file"}
 
@@ -64,7 +70,7 @@ async def test_a_tool_has_true_hints_and_a_schema_for_its_answer(tools: dict[str
     assert tool.annotations.read_only_hint is (name in READ_ONLY)
     assert tool.annotations.open_world_hint is False
     if name not in READ_ONLY:
-        assert tool.annotations.destructive_hint is (name != "create_session")
+        assert tool.annotations.destructive_hint is (name not in {"create_session", "switch_session"})
         assert tool.annotations.idempotent_hint is not None
     assert tool.output_schema is not None
     assert tool.output_schema["type"] == "object"

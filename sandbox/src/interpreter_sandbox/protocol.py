@@ -30,7 +30,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PROTOCOL_VERSION: Final = 1
 AUDIENCE: Final = "interpreter-sandbox"
@@ -62,6 +65,12 @@ _EVENT_NAMES: Final[dict[str, EventName]] = {name: name for name in get_args(Eve
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def script_cell(path: str, args: Sequence[str]) -> str:
+    """The cell that runs a script of the workspace as ``python path args...``; it leaves no name in the namespace."""
+    call = f"run({path!r}, {list(args)!r})"
+    return f"__import__('interpreter_sandbox.runtime.scripts', fromlist=['run']).{call}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,13 @@ AND last_used_at + make_interval(secs => idle_timeout_seconds) > now()"""
 _INSERT = f"""
 INSERT INTO sessions (id, tenant_id, principal_id, name, description, class_name, idle_timeout_seconds)
 VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING {_COLUMNS}"""  # noqa: S608
+_LOCK_OWN = "SELECT true FROM sessions WHERE id = $1 AND tenant_id = $2 AND principal_id = $3 FOR UPDATE"
+_UNSET_DEFAULT = """
+UPDATE sessions SET is_default = false
+WHERE tenant_id = $2 AND principal_id = $3 AND is_default AND id <> $1"""
+_SET_DEFAULT = f"""
+UPDATE sessions SET is_default = true WHERE id = $1 AND tenant_id = $2 AND principal_id = $3
+RETURNING {_COLUMNS}"""  # noqa: S608
 _LIST = f"""
 SELECT {_COLUMNS} FROM sessions WHERE tenant_id = $1 AND principal_id = $2
 AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4))
@@ -80,6 +87,22 @@ class SessionRepository:
                 _INSERT_DEFAULT, session_id, tenant_id, principal_id, class_name, idle_timeout_seconds
             )
         )
+
+    async def set_default(self, tenant_id: str, principal_id: str, session_id: str) -> SessionRow | None:
+        """Make that session the principal's default, and the one before not; None where it is not the principal's.
+
+        ``UniqueViolationError`` where a default is made at the same time, ``DeadlockDetectedError`` in a rare meeting
+        with the history's writer: nothing is changed then, and the call can be repeated.
+        """
+        async with self._pool.acquire() as connection, connection.transaction():
+            # one change at a time for a principal, and never both rows in one statement: the unique index is
+            # checked row by row
+            await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK_CLASS, principal_id)
+            found = await connection.fetchval(_LOCK_OWN, session_id, tenant_id, principal_id)
+            if not found:
+                return None
+            await connection.execute(_UNSET_DEFAULT, session_id, tenant_id, principal_id)
+            return _row(await connection.fetchrow(_SET_DEFAULT, session_id, tenant_id, principal_id))
 
     async def insert(
         self,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mcp.server.mcpserver import Context
 
-    from interpreter_api.services.ports import ExecutionPort, Principal, SessionPort, WorkspacePort
+    from interpreter_api.services.ports import ExecutionPort, Principal, ScriptPort, SessionPort, WorkspacePort
     from interpreter_sandbox.protocol import Event
 
 T = TypeVar("T")
@@ -35,6 +35,11 @@ class ToolServices(Protocol):
     @property
     def sessions(self) -> SessionPort:
         """Makes, lists and deletes sessions."""
+        ...
+
+    @property
+    def scripts(self) -> ScriptPort:
+        """Saves and runs scripts."""
         ...
 
     @property

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from interpreter_api.routes import execute, files, sessions
+from interpreter_api.routes import execute, files, scripts, sessions
 
-ROUTERS = (execute.router, sessions.router, files.router)
+ROUTERS = (execute.router, sessions.router, scripts.router, files.router)

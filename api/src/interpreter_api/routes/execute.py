@@ -63,7 +63,7 @@ async def execute(
         timeout_seconds=body.timeout,
         execution_id=body.execution_id if body.execution_id is not None else idempotency_key,
     )
-    result = await _while_connected(request, services.executions.execute(caller, command))
+    result = await while_connected(request, services.executions.execute(caller, command))
     # as JSON in one step: FastAPI's way through Python objects costs more than running small code
     return Response(result.model_dump_json(), media_type="application/json")
 
@@ -80,7 +80,7 @@ async def get_execution(execution_id: str, caller: Caller, services: TheServices
     return Response(result.model_dump_json(), media_type="application/json")
 
 
-async def _while_connected(request: Request, work: Awaitable[ExecutionResult]) -> ExecutionResult:
+async def while_connected(request: Request, work: Awaitable[ExecutionResult]) -> ExecutionResult:
     """Await the work; cancel it where the client closes the connection first."""
     task = asyncio.ensure_future(work)
     gone = asyncio.create_task(_disconnected(request))

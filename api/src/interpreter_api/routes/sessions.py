@@ -15,6 +15,7 @@ from interpreter_api.services.links import mime_type_of, safe_name
 from interpreter_api.services.models import (  # noqa: TC001 - FastAPI reads the annotations
     Deleted,
     FileWritten,
+    Restarted,
     Session,
     SessionList,
     WorkspaceListing,
@@ -39,6 +40,16 @@ class CreateSessionBody(BaseModel):
     name: str = Field(default="", description="For people: up to 200 characters, no path.")
     description: str = Field(default="", description="Up to 2000 characters.")
     class_name: str = Field(default="", description="The kind of sandbox; the default one where empty.")
+
+
+class RestartSessionBody(BaseModel):
+    """How to restart."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    preserve_state: bool = Field(
+        default=False, description="Must be false: a restart that keeps the variables is not available yet."
+    )
 
 
 @router.post("", status_code=201, responses=problems(400, 409), summary="Make a session")
@@ -68,6 +79,30 @@ async def get_session(session_id: str, caller: Caller, services: TheServices) ->
 async def delete_session(session_id: str, caller: Caller, services: TheServices) -> Deleted:
     """Ends what runs in it, its sandbox and its files; links to its files stop working."""
     return await services.sessions.delete(caller, session_id)
+
+
+@router.post("/{session_id}/clear", responses=problems(404, 502), summary="Drop a session's variables")
+async def clear_session(session_id: str, caller: Caller, services: TheServices) -> Restarted:
+    """Id and files stay. Code that runs in the session ends as `interrupted`, and its caller is told so."""
+    return await services.sessions.clear(caller, session_id)
+
+
+@router.post("/{session_id}/restart", responses=problems(400, 404, 502), summary="A fresh process for a session")
+async def restart_session(
+    session_id: str,
+    caller: Caller,
+    services: TheServices,
+    body: Annotated[RestartSessionBody | None, Body()] = None,
+) -> Restarted:
+    """Variables go, id and files stay. Code that runs in the session ends as `interrupted`."""
+    body = body or RestartSessionBody()
+    return await services.sessions.restart(caller, session_id, preserve_state=body.preserve_state)
+
+
+@router.post("/{session_id}/switch", responses=problems(404, 409), summary="Make a session the caller's default")
+async def switch_session(session_id: str, caller: Caller, services: TheServices) -> Session:
+    """The id `default` means this session from now on, for this caller; it must be one of the caller's own."""
+    return await services.sessions.switch(caller, session_id)
 
 
 @router.get("/{session_id}/files", responses=problems(400, 404, 502), summary="List a workspace folder")

@@ -20,6 +20,7 @@ from interpreter_api.services.files import StoredFileService
 from interpreter_api.services.history import HistoryWriter
 from interpreter_api.services.links import LinkSigner
 from interpreter_api.services.sandboxes import Sandboxes
+from interpreter_api.services.scripts import ScriptService
 from interpreter_api.services.sessions import SessionService
 from interpreter_api.services.workspace import WorkspaceService
 
@@ -49,6 +50,7 @@ class Services:
     executions: ExecutionService
     sessions: SessionService
     workspace: WorkspaceService
+    scripts: ScriptService
     files: StoredFileService
     _files: FileRepository
     _sessions: SessionRepository
@@ -81,19 +83,22 @@ class Services:
             lifetime=timedelta(hours=settings.sandbox_file_ttl_hours),
         )
         file_service = StoredFileService(files, session_service, signer)
+        execution_service = ExecutionService(
+            executions,
+            presence,
+            session_service,
+            sandboxes,
+            artifacts,
+            file_service,
+            history,
+            metrics.execution,
+        )
+        workspace = WorkspaceService(session_service, sandboxes, max_upload_bytes=settings.max_file_size_mb << 20)
         return cls(
-            executions=ExecutionService(
-                executions,
-                presence,
-                session_service,
-                sandboxes,
-                artifacts,
-                file_service,
-                history,
-                metrics.execution,
-            ),
+            executions=execution_service,
             sessions=session_service,
-            workspace=WorkspaceService(session_service, sandboxes, max_upload_bytes=settings.max_file_size_mb << 20),
+            workspace=workspace,
+            scripts=ScriptService(session_service, workspace, execution_service),
             files=file_service,
             _files=files,
             _sessions=sessions,

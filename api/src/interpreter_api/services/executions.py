@@ -206,6 +206,7 @@ class ExecutionService:
         self, run: Run, session: SessionRow, binding: Binding, seconds: float, *, created: bool
     ) -> Finished:
         sandbox = await self._sandboxes.sandbox(binding, session)
+        restarts = binding.restarts
         try:
             folded = await self._stream(run, sandbox.client, seconds)
             artifacts = await self._artifacts.store(
@@ -220,7 +221,7 @@ class ExecutionService:
             if binding.sandbox is not None:
                 await self._sandboxes.drop(binding, f"its sandbox refused to run code ({error.code})")
             raise await self._lost(run, session, binding) from None
-        info = self._session_info(session, binding, folded, created=created)
+        info = self._session_info(session, binding, folded, restarts, created=created)
         result = answer(run.execution_id, folded, artifacts, info)
         await self._record(run, session, "done", folded.status or "crashed", result=result)
         self._observe(folded.status or "crashed", folded.elapsed_ms / 1000)
@@ -285,9 +286,13 @@ class ExecutionService:
         else:
             await self._history.add(Used(outcome.tenant_id, session.id, outcome))
 
-    def _session_info(self, session: SessionRow, binding: Binding, folded: Folded, *, created: bool) -> SessionInfo:
+    def _session_info(
+        self, session: SessionRow, binding: Binding, folded: Folded, restarts: int, *, created: bool
+    ) -> SessionInfo:
         lost, binding.lost = binding.lost, None
-        ran, binding.ran = binding.ran, True
+        ran = binding.ran
+        if binding.restarts == restarts:  # else what ran was ended by a restart: the next call finds a fresh process
+            binding.ran = True
         notice = ""
         if folded.state_lost:
             notice = "The Python process ended with this execution: its variables are gone, files are kept."

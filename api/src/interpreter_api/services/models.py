@@ -56,7 +56,8 @@ class ExecutionErrorInfo(Model):
 class SessionInfo(Model):
     """The session an execution ran in. ``state`` says whether earlier variables are there.
 
-    ``fresh``: nothing ran before. ``kept``: they are. ``lost``: they are not, and ``notice`` says why.
+    ``fresh``: nothing ran before, or not since it was emptied. ``kept``: they are. ``lost``: they are not, and
+    ``notice`` says why.
     """
 
     session_id: str
@@ -108,6 +109,17 @@ class SessionList(Model):
 
     sessions: list[Session]
     next_cursor: str | None = None
+
+
+class Restarted(Model):
+    """A session whose variables are gone; its id and its files are not."""
+
+    session_id: str
+    restarted: bool = Field(description="False where the session had no running sandbox: there was nothing to drop.")
+    interrupted_execution_id: str | None = Field(
+        default=None, description="What ran in the session at that moment; its caller is told that it was interrupted."
+    )
+    message: str
 
 
 class WorkspaceFile(Model):

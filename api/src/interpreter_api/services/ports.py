@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from interpreter_api.services.models import (
         Deleted,
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         FileContent,
         FileLink,
         FileWritten,
+        Restarted,
         Session,
         SessionList,
         WorkspaceListing,
@@ -53,6 +54,22 @@ class ExecuteCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class RunScriptCommand:
+    """One call of ``run_script``, before any check.
+
+    ``path``: relative to the workspace. ``timeout_seconds``: None for 120, or the class's limit where that is lower.
+    The last two as in :class:`ExecuteCommand`.
+    """
+
+    path: str
+    args: Sequence[str] = ()
+    session_id: str = "default"
+    timeout_seconds: float | None = None
+    inline_images: bool = False
+    on_event: Callable[[Event], Awaitable[None]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Download:
     """A stored file ready to be streamed: ``chunks`` yields bytes from ``start`` to ``end`` (exclusive)."""
 
@@ -74,8 +91,20 @@ class ExecutionPort(Protocol):
         ...
 
 
+class ScriptPort(Protocol):
+    """Python files of a workspace, run as ``python script.py`` runs them."""
+
+    async def save(self, principal: Principal, session_id: str, name: str, content: str) -> FileWritten:
+        """Write ``scripts/{name}.py``, replacing one of that name."""
+        ...
+
+    async def run(self, principal: Principal, command: RunScriptCommand) -> ExecutionResult:
+        """Run a script and wait for its end. An exit code other than 0 is ``success: false``."""
+        ...
+
+
 class SessionPort(Protocol):
-    """Sessions: created, listed, deleted."""
+    """Sessions: created, listed, emptied, made the default, deleted."""
 
     async def create(
         self, principal: Principal, *, name: str = "", description: str = "", class_name: str = ""
@@ -89,6 +118,18 @@ class SessionPort(Protocol):
 
     async def get(self, principal: Principal, session_id: str) -> Session:
         """One session; accepts ``"default"``."""
+        ...
+
+    async def clear(self, principal: Principal, session_id: str) -> Restarted:
+        """Drop the variables, by a fresh process; id and files stay. Code that runs there ends as ``interrupted``."""
+        ...
+
+    async def restart(self, principal: Principal, session_id: str, *, preserve_state: bool = False) -> Restarted:
+        """A fresh process. ``preserve_state=True`` is refused with ``InvalidArgumentError``: not available yet."""
+        ...
+
+    async def switch(self, principal: Principal, session_id: str) -> Session:
+        """The caller's ``"default"`` is that session from now on; it must be the caller's own."""
         ...
 
     async def delete(self, principal: Principal, session_id: str) -> Deleted:

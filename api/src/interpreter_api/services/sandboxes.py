@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from interpreter_api.errors import NotFoundError, SessionBusyError
+from interpreter_api.errors import NotFoundError, SandboxLostError, SessionBusyError
+from interpreter_sandbox.client import AgentError, AgentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,12 +37,17 @@ def session_not_found() -> NotFoundError:
     return NotFoundError("There is no session with that id.")
 
 
+def _lost(reason: str) -> SandboxLostError:
+    return SandboxLostError(f"The session's sandbox was lost: {reason}.")
+
+
 @dataclass(slots=True)
 class Binding:
     """One session's place in this server.
 
     ``lost`` is told to the next execution; None where nothing is lost. ``bound``: this server claimed a sandbox for
-    it before; ``ran``: code ran in it. ``users``: calls under way, executions and file operations alike.
+    it before; ``ran``: code ran in it since the last of its ``restarts``. ``users``: calls under way, executions and
+    file operations alike.
     """
 
     tenant_id: str
@@ -51,6 +57,7 @@ class Binding:
     lost: str | None = None
     bound: bool = False
     ran: bool = False
+    restarts: int = 0
     deleted: bool = False
     running: str | None = None
     users: int = 0
@@ -159,6 +166,26 @@ class Sandboxes:
                 pass
             await self.drop(binding, "its sandbox stopped answering")
         return binding.lost or "its sandbox stopped answering"
+
+    async def restart(self, binding: Binding) -> bool:
+        """A fresh worker in the session's sandbox, files stay; False where it has no sandbox.
+
+        ``SandboxLostError`` where the sandbox cannot: it is given up, and the next call gets a new one.
+        """
+        sandbox = binding.sandbox
+        if sandbox is None:
+            return False
+        try:
+            await sandbox.client.restart()
+        except AgentUnavailable:
+            raise _lost(await self.died(binding)) from None
+        except AgentError as error:
+            reason = f"its sandbox could not be restarted ({error.code})"
+            await self.drop(binding, reason)
+            raise _lost(reason) from None
+        binding.ran = False
+        binding.restarts += 1
+        return True
 
     async def delete(self, session_id: str) -> None:
         """The session was deleted: no call gets a sandbox any more, and its own one ends."""

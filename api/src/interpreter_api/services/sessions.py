@@ -1,15 +1,18 @@
-"""Sessions: made, found, listed, deleted. A session is reached by id inside its tenant, and listed by its owner."""
+"""Sessions: made, found, listed, emptied, deleted. One is reached by id inside its tenant, and listed by its owner."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from interpreter_api.errors import InternalError, InvalidArgumentError, SessionLimitError
+import asyncpg
+
+from interpreter_api.errors import ConflictError, InternalError, InvalidArgumentError, SessionLimitError
 from interpreter_api.services.ids import new_id
-from interpreter_api.services.models import Deleted, Session, SessionList
+from interpreter_api.services.models import Deleted, Restarted, Session, SessionList
 from interpreter_api.services.sandboxes import session_not_found
 from interpreter_api.services.validate import check_description, check_limit, check_session_name
 
@@ -130,6 +133,48 @@ class SessionService:
         """One session."""
         await self._settled()
         return self._public(await self.row(principal, session_id))
+
+    async def clear(self, principal: Principal, session_id: str) -> Restarted:
+        """Drop the session's variables, by a fresh process: id and files stay.
+
+        Code that runs in it is ended first, and its caller told that it was interrupted.
+        """
+        return await self.restart(principal, session_id)
+
+    async def restart(self, principal: Principal, session_id: str, *, preserve_state: bool = False) -> Restarted:
+        """A fresh process for the session's code. Keeping its variables is not available yet, and refused."""
+        if preserve_state:
+            raise InvalidArgumentError(
+                "preserve_state=true is not available yet: a restart drops the session's variables.",
+                remedy="Pass preserve_state=false; save what must stay to files first.",
+                argument="preserve_state",
+            )
+        row = await self.row(principal, session_id)
+        async with self._sandboxes.use(row) as binding:
+            running = binding.running
+            restarted = await self._sandboxes.restart(binding)
+        return Restarted(
+            session_id=row.id,
+            restarted=restarted,
+            interrupted_execution_id=running if restarted else None,
+            message="The session's variables are gone, its files are kept."
+            if restarted
+            else "Nothing to do: the session has no running sandbox, so it holds no variables.",
+        )
+
+    async def switch(self, principal: Principal, session_id: str) -> Session:
+        """``"default"`` means that session from now on, for this caller only. The one before becomes an ordinary one.
+
+        ``NotFoundError`` also for a session of the same tenant that is not the caller's own.
+        """
+        row = await self.row(principal, session_id)
+        for _ in range(3):  # a first call may make a default at the same time: the second round replaces that one
+            with contextlib.suppress(asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+                chosen = await self._sessions.set_default(principal.tenant_id, principal.id, row.id)
+                if chosen is None:
+                    raise session_not_found()
+                return self._public(chosen)
+        raise ConflictError("The default session is being changed by other calls. Try again.")
 
     async def delete(self, principal: Principal, session_id: str) -> Deleted:
         """End the session, its sandbox and its files. Code that runs in it is ended too.

@@ -31,23 +31,23 @@ def encodable(argument: str, value: str) -> bytes:
         ) from None
 
 
-def check_code(code: str) -> None:
+def check_code(code: str, argument: str = "code") -> None:
     """Code to run: some text, valid Unicode, no NUL, at most :data:`MAX_CODE_BYTES` bytes of UTF-8."""
     if not code.strip():
-        raise InvalidArgumentError("code is empty.", remedy="Send the Python code to run.", argument="code")
-    size = len(encodable("code", code))
+        raise InvalidArgumentError(f"{argument} is empty.", remedy="Send the Python code to run.", argument=argument)
+    size = len(encodable(argument, code))
     if size > MAX_CODE_BYTES:
         raise TooLargeError(
-            f"code has {size} bytes; the limit is {MAX_CODE_BYTES}.",
+            f"{argument} has {size} bytes; the limit is {MAX_CODE_BYTES}.",
             remedy="Put the data into a file of the session and read it from code.",
-            argument="code",
+            argument=argument,
             limit_bytes=MAX_CODE_BYTES,
         )
     if (position := code.find("\0")) >= 0:
         raise InvalidArgumentError(
-            f"code holds a NUL character at position {position}; Python source cannot.",
+            f"{argument} holds a NUL character at position {position}; Python source cannot.",
             remedy=r"Write it as the escape '\x00' inside a string literal.",
-            argument="code",
+            argument=argument,
         )
 
 
