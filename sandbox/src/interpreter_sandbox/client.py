@@ -12,6 +12,7 @@ import io
 import json
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import aiohttp
@@ -24,6 +25,8 @@ from interpreter_sandbox.protocol import (
     ExecuteRequest,
     FileEntry,
     Health,
+    Introspected,
+    IntrospectRequest,
     Stats,
     to_json,
 )
@@ -162,6 +165,14 @@ class AgentClient:
     async def interrupt(self, execution_id: str) -> None:
         """Stop the running execution; its stream ends with ``interrupted``. ``not_found`` where it does not run."""
         await self._call("POST", f"/executions/{execution_id}/interrupt")
+
+    async def introspect(self, request: IntrospectRequest) -> Introspected:
+        """Look into the namespace; ``data`` is the worker's word. ``busy`` while a cell runs."""
+        answer = await self._call("POST", "/introspect", data=_body(to_json(request)))
+        data = answer.pop("data", None)
+        if not isinstance(data, dict):
+            raise _nonsense()
+        return replace(_shape(Introspected, answer), data=data)
 
     async def list_files(self, path: str = "", recursive: bool = False) -> tuple[list[FileEntry], bool]:
         """The entries of a folder of the workspace; True where there are more of them than an agent lists."""

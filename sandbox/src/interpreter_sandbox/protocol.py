@@ -15,12 +15,13 @@ uid, ``exp`` at most :data:`TOKEN_LIFETIME_SECONDS` ahead. The sandbox holds the
 ``GET /files/content?path=``            the bytes, streamed
 ``PUT /files/content?path=``            the bytes, streamed; parents are made
 ``DELETE /files?path=``                 removes a file, or a folder with all in it
+``POST /introspect``                    :class:`IntrospectRequest` → :class:`Introspected`
 ``POST /restart``                       a fresh worker with an empty namespace; files stay
 ======================================  =============================================================
 
 A refusal is ``{"error": {"code", "message"}}`` with a status of 4xx or 5xx; codes are :data:`AGENT_ERRORS`.
 
-One execution at a time: a second ``POST /executions`` while one runs answers 409 ``busy``. A repeated
+One execution or introspection at a time: a second ``POST /executions`` while one runs answers 409 ``busy``. A repeated
 ``execution_id`` never runs again: it answers the stored events of the first run from the start.
 
 Only the standard library is imported here: the api and the runtime share this module.
@@ -60,6 +61,7 @@ AGENT_ERRORS: Final = {
 EventName = Literal["started", "stdout", "stderr", "display", "result", "error", "done"]
 ErrorCode = Literal["user_error", "syntax_error", "interrupted", "timeout", "memory_limit", "crashed", "cancelled"]
 Status = Literal["ok", "error", "timeout", "interrupted", "memory_limit", "crashed"]
+IntrospectKind = Literal["variables", "complete", "inspect", "nothing"]
 Origin = Literal["show", "savefig", "open", "display"]
 _EVENT_NAMES: Final[dict[str, EventName]] = {name: name for name in get_args(EventName)}
 
@@ -187,6 +189,40 @@ class Health:
     status: Literal["starting", "ready", "failed"]
     protocol: int = PROTOCOL_VERSION
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IntrospectRequest:
+    """A look into the namespace that runs no cell: execution count, ``_`` and history stay as they are.
+
+    ``complete`` and ``inspect`` are about ``code`` at ``cursor_pos`` (characters); ``nothing`` is a round trip through
+    the worker. Objects' own code may be asked: SIGINT after ``timeout_seconds``, SIGKILL a little later. Only
+    ``nothing`` is answered at the timeout, and its worker has some seconds more to show that it lives.
+    """
+
+    kind: IntrospectKind
+    code: str = ""
+    cursor_pos: int = 0
+    detail_level: int = 0
+    timeout_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Introspected:
+    """What was found; ``message`` says why not, where ``status`` is not ``ok``. ``state`` is as in :class:`Done`.
+
+    ``data`` by kind, empty where nothing was found out:
+
+    - ``variables``: ``{"variables": [{"name", "type", "length", "shape", "size_bytes", "preview"}], "total": int}``
+    - ``complete``: ``{"matches": [{"text", "type"}], "total": int, "cursor_start": int, "cursor_end": int}``
+    - ``inspect``: ``{"found": bool, "name": str, "text": str}``
+    """
+
+    status: Literal["ok", "failed", "timeout", "crashed"]
+    elapsed_ms: float
+    state: Literal["kept", "lost"] = "kept"
+    message: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

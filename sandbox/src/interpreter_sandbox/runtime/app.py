@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final, get_type_hints
+from typing import TYPE_CHECKING, Final, TypeVar, get_origin, get_type_hints
 from urllib.parse import parse_qs
 
-from interpreter_sandbox.protocol import ExecuteRequest
+from interpreter_sandbox.protocol import ExecuteRequest, IntrospectRequest
 from interpreter_sandbox.runtime.files import Refusal
 from interpreter_sandbox.runtime.http_server import ClientGone, Receive, Scope, Send
 
@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 _MAX_REQUEST_BYTES: Final = 64 << 20
 _JSON: Final = [(b"content-type", b"application/json")]
 _NDJSON: Final = [(b"content-type", b"application/x-ndjson")]
-_REQUEST_TYPES: Final = {
-    name: (int, float) if wanted is float else (wanted,) for name, wanted in get_type_hints(ExecuteRequest).items()
-}
-_REQUIRED: Final = ("execution_id", "code", "timeout_seconds")
+
+
+def _types(kind: type) -> dict[str, tuple[type, ...]]:
+    """What JSON may hold for each field; which text a ``Literal`` allows is checked by whoever acts on it."""
+    return {
+        name: (int, float) if wanted is float else (str,) if get_origin(wanted) is not None else (wanted,)
+        for name, wanted in get_type_hints(kind).items()
+    }
+
+
+_FIELDS: Final = {kind: _types(kind) for kind in (ExecuteRequest, IntrospectRequest)}
+_EXECUTE_REQUIRED: Final = ("execution_id", "code", "timeout_seconds")
+_Request = TypeVar("_Request", ExecuteRequest, IntrospectRequest)
 
 
 class AgentApp:
@@ -55,7 +64,7 @@ class AgentApp:
         engine, query = self._engine, _Query(scope["query_string"])
         match method, path.strip("/").split("/"):
             case "POST", ["executions"]:
-                execution = await engine.execute(_execute_request(await _body(receive)))
+                execution = await engine.execute(_request(ExecuteRequest, _EXECUTE_REQUIRED, await _body(receive)))
                 await _stream_events(send, execution, -1)
             case "GET", ["executions", execution_id, "events"]:
                 await _stream_events(send, engine.execution(execution_id), query.number("after", -1))
@@ -76,6 +85,9 @@ class AgentApp:
             case "DELETE", ["files"]:
                 engine.files.delete(query.text("path"))
                 await _answer(send, {})
+            case "POST", ["introspect"]:
+                wanted = _request(IntrospectRequest, ("kind",), await _body(receive))
+                await _answer(send, asdict(await engine.introspect(wanted)))
             case "POST", ["restart"]:
                 await engine.restart()
                 await _answer(send, {})
@@ -160,15 +172,16 @@ async def _body(receive: Receive) -> bytes:
     return bytes(data)
 
 
-def _execute_request(body: bytes) -> ExecuteRequest:
+def _request(kind: type[_Request], required: tuple[str, ...], body: bytes) -> _Request:
     try:
         raw = json.loads(body)
     except (ValueError, RecursionError):
         raise Refusal("invalid_argument", "the body is not JSON") from None
-    if not isinstance(raw, dict) or not all(name in raw for name in _REQUIRED):
-        raise Refusal("invalid_argument", f"the body is an object with {', '.join(_REQUIRED)}")
-    known = {name: raw[name] for name in _REQUEST_TYPES if name in raw}
+    if not isinstance(raw, dict) or not all(name in raw for name in required):
+        raise Refusal("invalid_argument", f"the body is an object with {', '.join(required)}")
+    types = _FIELDS[kind]
+    known = {name: raw[name] for name in types if name in raw}
     for name, value in known.items():
-        if not isinstance(value, _REQUEST_TYPES[name]) or isinstance(value, bool):
+        if not isinstance(value, types[name]) or isinstance(value, bool):
             raise Refusal("invalid_argument", f"{name} has the wrong type")
-    return ExecuteRequest(**known)
+    return kind(**known)

@@ -6,14 +6,15 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from interpreter_sandbox.protocol import ExecuteRequest, Health, Stats
+from interpreter_sandbox.protocol import ExecuteRequest, Health, Introspected, IntrospectRequest, Stats
 from interpreter_sandbox.runtime.changes import ChangeTracker
 from interpreter_sandbox.runtime.channel import AbandonedPipes
 from interpreter_sandbox.runtime.execution import Execution, ExecutionStore
 from interpreter_sandbox.runtime.files import Refusal, Workspace
+from interpreter_sandbox.runtime.look import Look, check_look
 from interpreter_sandbox.runtime.processes import memory_bytes
 from interpreter_sandbox.runtime.run import Run
-from interpreter_sandbox.runtime.supervisor import Supervisor
+from interpreter_sandbox.runtime.supervisor import Supervisor, Worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ class Engine:
         self._limits = limits
         self._began = time.monotonic()
         self._run: Run | None = None
+        self._look: Look | None = None
         self._reserved = False
 
     def start(self) -> None:
@@ -55,23 +57,14 @@ class Engine:
     async def execute(self, request: ExecuteRequest) -> Execution:
         """Run a cell, or find the earlier run of that id. ``Refusal`` where neither can be."""
         check(request)
+        if self._look is not None:
+            await self._look.ended.wait()  # a look is short, and killed where it is not
         known = self._store.get(request.execution_id)
         if known is not None:
             return known
         if self._store.is_gone(request.execution_id):
             raise Refusal("not_found", "this execution ran and was acknowledged; it does not run again")
-        if self._run is not None or self._reserved:
-            raise Refusal("busy", "another execution runs in this sandbox")
-        worker = self._supervisor.worker
-        if worker is None:
-            self._reserved = True
-            try:
-                worker = await self._supervisor.wait_worker(_WORKER_SECONDS)
-            finally:
-                self._reserved = False
-            if worker is None:
-                detail = self._supervisor.detail or "it did not start in time"
-                raise Refusal("worker_unavailable", f"no process to run code in: {detail}")
+        worker = await self._idle_worker()
         execution = Execution(request.execution_id)
         self._store.add(execution)
         self._changes.begin()
@@ -81,6 +74,13 @@ class Engine:
         run.lost_before, self._supervisor.lost_reason = self._supervisor.lost_reason, ""
         run.start()
         return execution
+
+    async def introspect(self, request: IntrospectRequest) -> Introspected:
+        """Look into the namespace between two cells. ``Refusal`` where a cell or another look is under way."""
+        check_look(request)
+        look = self._look = Look(request, await self._idle_worker(), self._supervisor, self._looked)
+        look.start()
+        return await look.answer
 
     def execution(self, execution_id: str) -> Execution:
         """A kept execution."""
@@ -131,8 +131,26 @@ class Engine:
             restarts=self._supervisor.restarts,
         )
 
+    async def _idle_worker(self) -> Worker:
+        if self._run is not None or self._look is not None or self._reserved:
+            raise Refusal("busy", "another execution runs in this sandbox")
+        worker = self._supervisor.worker
+        if worker is None:
+            self._reserved = True
+            try:
+                worker = await self._supervisor.wait_worker(_WORKER_SECONDS)
+            finally:
+                self._reserved = False
+            if worker is None:
+                detail = self._supervisor.detail or "it did not start in time"
+                raise Refusal("worker_unavailable", f"no process to run code in: {detail}")
+        return worker
+
     def _finished(self) -> None:
         self._run = None
+
+    def _looked(self) -> None:
+        self._look = None
 
 
 def check(request: ExecuteRequest) -> None:

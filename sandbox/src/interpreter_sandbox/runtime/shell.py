@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from interpreter_sandbox.protocol import ExecuteRequest
+from interpreter_sandbox.protocol import ExecuteRequest, IntrospectRequest
 from interpreter_sandbox.runtime import aliases
 from interpreter_sandbox.runtime.charts import MatplotlibCharts
 from interpreter_sandbox.runtime.interpreter import EXIT_MESSAGE, Interpreter
+from interpreter_sandbox.runtime.introspection import Introspection
 from interpreter_sandbox.runtime.outputs import Outputs
 from interpreter_sandbox.runtime.plotly_charts import PlotlyCharts
 from interpreter_sandbox.runtime.tracebacks import lines_of, message_of
@@ -44,6 +45,7 @@ class Shell:
         self._matplotlib = MatplotlibCharts(self._outputs, self._workspace)
         self._plotly = PlotlyCharts(self._outputs, self._workspace)
         self._interpreter = Interpreter.create(self._outputs, self._figure)
+        self._introspection = Introspection(self._interpreter)
         if "" not in sys.path:
             sys.path.append("")  # modules that a session writes; at the end, so that they shadow no library
         self._libc = ctypes.CDLL(None)
@@ -84,6 +86,10 @@ class Shell:
         # after an interrupt or without memory this is not the time to draw
         finished = self._guarded(lambda: self._finish(draw=outcome[0] in {"ok", "error"}))
         return finished if outcome[0] == "ok" else outcome
+
+    def introspect(self, request: IntrospectRequest) -> dict[str, object]:
+        """Look into the namespace without running a cell: ``Introspected.data``; raises what objects raise."""
+        return self._introspection.answer(request)
 
     def _rehearse(self) -> None:
         """Run what most sessions begin with, before the fork: what it imports and caches is then there for all.

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from interpreter_sandbox.protocol import ExecuteRequest
+from interpreter_sandbox.protocol import ExecuteRequest, IntrospectRequest
 from interpreter_sandbox.runtime import linux, wire
 
 if TYPE_CHECKING:
@@ -94,6 +94,9 @@ class Worker:
         while True:
             _keep_descriptors_back(0)
             message, pipes = self._receive()
+            if "introspect" in message:
+                self._introspect(message)
+                continue
             self._open_output(pipes)
             _keep_descriptors_back(_SPARE_DESCRIPTORS)
             request = ExecuteRequest(**message["request"])  # type: ignore[arg-type]
@@ -153,6 +156,26 @@ class Worker:
             return "error", {"code": "user_error", "type": name, "message": message, "traceback": []}
         finally:
             _on_signal(signal.SIGINT, _nobody_to_interrupt)
+
+    def _introspect(self, message: wire.Message) -> None:
+        """No cell: there is no output, no event but the answer, and nobody counts it."""
+        status, text, data = "failed", "", {}
+        try:
+            try:
+                _on_signal(signal.SIGINT, self._interrupt)
+                data = self._shell.introspect(IntrospectRequest(**message["introspect"]))  # type: ignore[arg-type]
+                status = "ok"
+            finally:
+                _on_signal(signal.SIGINT, _nobody_to_interrupt)
+        except BaseException as error:  # noqa: BLE001 - objects' own code may raise anything, an interrupt included
+            text = f"an object's own code failed: {type(error).__name__}"
+        finally:
+            _on_signal(signal.SIGINT, _nobody_to_interrupt)
+        if os.getpid() != self._pid:
+            os._exit(0)  # as after a cell
+        answer = {"status": status, "message": text, "data": data}
+        with self._lock:
+            self._control.sendall(wire.encode({"token": message["token"], "event": "introspected", "data": answer}))
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         cell = self._cell
