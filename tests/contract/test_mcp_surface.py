@@ -33,10 +33,19 @@ ARGUMENTS = {
     "read_file": {"path": True, "session_id": False, "max_bytes": False},
     "write_file": {"path": True, "content": False, "binary_base64": False, "session_id": False},
     "delete_file": {"path": True, "session_id": False},
+    "list_variables": {"session_id": False},
+    "code_completion": {"code": True, "cursor_pos": True, "session_id": False},
+    "inspect_object": {"code": True, "cursor_pos": True, "detail_level": False, "session_id": False},
+    "get_kernel_health": {"session_id": False},
+    "check_kernel_responsiveness": {"session_id": False},
+    "get_workspace_info": {"session_id": False},
+    "ping": {},
 }
 """Every tool with its arguments, and whether each must be given (rows C01, C12, S01, F03)."""
 
 READ_ONLY = {"list_sessions", "list_files", "list_session_files", "read_file"}
+READ_ONLY |= {"list_variables", "code_completion", "inspect_object"}
+READ_ONLY |= {"get_kernel_health", "check_kernel_responsiveness", "get_workspace_info", "ping"}
 
 
 @pytest.fixture

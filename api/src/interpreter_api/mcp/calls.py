@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from mcp.server.mcpserver import Context
 
-    from interpreter_api.services.ports import ExecutionPort, Principal, ScriptPort, SessionPort, WorkspacePort
+    from interpreter_api.services.ports import (
+        ExecutionPort,
+        IntrospectionPort,
+        Principal,
+        ScriptPort,
+        SessionPort,
+        WorkspacePort,
+    )
     from interpreter_sandbox.protocol import Event
 
 T = TypeVar("T")
@@ -45,6 +52,11 @@ class ToolServices(Protocol):
     @property
     def workspace(self) -> WorkspacePort:
         """Reads and writes files in a session's sandbox."""
+        ...
+
+    @property
+    def introspection(self) -> IntrospectionPort:
+        """Looks into a session."""
         ...
 
 

@@ -19,7 +19,14 @@ from starlette.routing import Route
 from interpreter_api import __version__
 from interpreter_api.data.postgres import as_unavailable
 from interpreter_api.errors import InternalError, InterpreterError, InvalidArgumentError
-from interpreter_api.mcp import resources, tools_execution, tools_files, tools_scripts, tools_sessions
+from interpreter_api.mcp import (
+    resources,
+    tools_execution,
+    tools_files,
+    tools_introspection,
+    tools_scripts,
+    tools_sessions,
+)
 from interpreter_api.mcp.cancellation import CallsInFlight
 from interpreter_api.mcp.content import error_result
 from interpreter_api.mcp.headers import SESSION_HEADER
@@ -91,6 +98,7 @@ def build(services: ToolServices, calls: CallsInFlight) -> InterpreterMcp:
     tools_scripts.register(server, services)
     tools_sessions.register(server, services)
     tools_files.register(server, services)
+    tools_introspection.register(server, services)
     resources.register(server, services)
     return server
 

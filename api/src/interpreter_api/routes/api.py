@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from interpreter_api.routes import execute, files, scripts, sessions
+from interpreter_api.routes import execute, files, introspection, scripts, sessions
 
-ROUTERS = (execute.router, sessions.router, scripts.router, files.router)
+ROUTERS = (execute.router, sessions.router, scripts.router, introspection.router, files.router)

@@ -18,6 +18,7 @@ from interpreter_api.services.artifacts import ArtifactStore
 from interpreter_api.services.executions import ExecutionService
 from interpreter_api.services.files import StoredFileService
 from interpreter_api.services.history import HistoryWriter
+from interpreter_api.services.introspection import IntrospectionService
 from interpreter_api.services.links import LinkSigner
 from interpreter_api.services.sandboxes import Sandboxes
 from interpreter_api.services.scripts import ScriptService
@@ -52,6 +53,7 @@ class Services:
     workspace: WorkspaceService
     scripts: ScriptService
     files: StoredFileService
+    introspection: IntrospectionService
     _files: FileRepository
     _sessions: SessionRepository
     _executions: ExecutionRepository
@@ -100,6 +102,7 @@ class Services:
             workspace=workspace,
             scripts=ScriptService(session_service, workspace, execution_service),
             files=file_service,
+            introspection=IntrospectionService(session_service, sandboxes),
             _files=files,
             _sessions=sessions,
             _executions=executions,

@@ -7,7 +7,7 @@ the name ends in ``_ms``, sizes in bytes.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -168,3 +168,103 @@ class Deleted(Model):
     """What was deleted."""
 
     deleted: str
+
+
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+SandboxState = Literal["none", "running", "busy"]
+
+
+class Variable(Model):
+    """One name in a session. What is null is not known of such an object: only built-in types, numpy and pandas are."""
+
+    name: str = Field(max_length=300)
+    type: str = Field(max_length=200, description="Its class.")
+    length: Count | None = Field(description="Elements, characters or rows.")
+    shape: list[Count] | None = Field(max_length=64, description="Of an array or a table.")
+    size_bytes: Count | None = Field(description="Its own memory, without what it refers to.")
+    preview: str = Field(max_length=500, description="One line. Objects of other classes show their class only.")
+
+
+class VariableList(Model):
+    """What a session's code has made, by name."""
+
+    session_id: str
+    variables: list[Variable] = Field(max_length=500, description="The first 500; names with _ in front are left out.")
+    total: Count
+    note: str = Field(default="", description="Why the list is not complete, or that the look cost the variables.")
+
+
+class CompletionMatch(Model):
+    """One way to go on: it takes the place of the characters from cursor_start to cursor_end."""
+
+    text: str = Field(max_length=500)
+    type: str = Field(max_length=100, description="function, attribute, magic and so on; empty where not known.")
+
+
+class CodeCompletions(Model):
+    """What could stand at the cursor. Positions count characters."""
+
+    session_id: str
+    matches: list[CompletionMatch] = Field(max_length=200, description="The first 200.")
+    total: Count
+    cursor_start: Count
+    cursor_end: Count
+    note: str = Field(default="", description="Why there is nothing, or that the look cost the session's variables.")
+
+
+class ObjectInfo(Model):
+    """What a name is: signature, docstring, type and so on, as text."""
+
+    session_id: str
+    found: bool
+    name: str = Field(max_length=300, description="The name at the cursor, or of the call that it is in.")
+    text: str = Field(max_length=100_000)
+    note: str = Field(default="", description="Why there is nothing, or that the look cost the session's variables.")
+
+
+class KernelHealth(Model):
+    """A session's sandbox by numbers; null where it has none. Times in seconds."""
+
+    session_id: str
+    sandbox: SandboxState
+    busy: bool
+    pid: int | None = Field(default=None, description="The process that runs the code, as the sandbox counts.")
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    threads: int | None = None
+    processes: int | None = None
+    uptime_seconds: float | None = None
+    restarts: int | None = Field(default=None, description="How often the process that runs the code was replaced.")
+    workspace_used_bytes: int | None = None
+    workspace_size_bytes: int | None = None
+
+
+class Responsiveness(Model):
+    """Whether the process that runs a session's code answers within two seconds."""
+
+    session_id: str
+    sandbox: SandboxState
+    responsive: bool = Field(description="It was asked and answered. False also where it is busy, or there is none.")
+    busy: bool
+    latency_ms: float | None = Field(default=None, description="The round trip; null without an answer.")
+    detail: str = ""
+
+
+class WorkspaceInfo(Model):
+    """How full a session's workspace is."""
+
+    session_id: str
+    sandbox: SandboxState
+    files: int
+    folders: int
+    used_bytes: int
+    size_bytes: int | None = Field(default=None, description="What fits in all; null where there is no sandbox.")
+    truncated: bool = Field(default=False, description="True where there are more files than were counted.")
+
+
+class Pong(Model):
+    """The server is there."""
+
+    name: str
+    version: str
+    time: datetime

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from interpreter_api.services.models import (
+        CodeCompletions,
         Deleted,
         ExecutionResult,
         FileContent,
         FileLink,
         FileWritten,
+        KernelHealth,
+        ObjectInfo,
+        Responsiveness,
         Restarted,
         Session,
         SessionList,
+        VariableList,
+        WorkspaceInfo,
         WorkspaceListing,
     )
     from interpreter_sandbox.protocol import Event
@@ -167,6 +173,36 @@ class WorkspacePort(Protocol):
 
     async def delete_file(self, principal: Principal, session_id: str, path: str) -> Deleted:
         """Remove a file or a folder with all in it."""
+        ...
+
+
+class IntrospectionPort(Protocol):
+    """Looks into a session and changes nothing; ``SessionBusyError`` where code runs that the look would wait for."""
+
+    async def list_variables(self, principal: Principal, session_id: str) -> VariableList:
+        """The names that the session's code made."""
+        ...
+
+    async def complete(self, principal: Principal, session_id: str, code: str, cursor_pos: int) -> CodeCompletions:
+        """What could stand at ``cursor_pos``, in characters."""
+        ...
+
+    async def inspect(
+        self, principal: Principal, session_id: str, code: str, cursor_pos: int, *, detail_level: int = 0
+    ) -> ObjectInfo:
+        """What the name at ``cursor_pos`` is."""
+        ...
+
+    async def health(self, principal: Principal, session_id: str) -> KernelHealth:
+        """The session's sandbox by numbers, also while it is busy."""
+        ...
+
+    async def responsiveness(self, principal: Principal, session_id: str) -> Responsiveness:
+        """Whether the process that runs the code answers."""
+        ...
+
+    async def workspace(self, principal: Principal, session_id: str) -> WorkspaceInfo:
+        """How full the workspace is."""
         ...
 
 

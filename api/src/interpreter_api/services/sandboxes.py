@@ -105,8 +105,11 @@ class Sandboxes:
             binding.last_used = time.monotonic()
 
     @asynccontextmanager
-    async def turn(self, binding: Binding, execution_id: str) -> AsyncIterator[None]:
-        """The right to run code in the session: one execution at a time, the next waits a little."""
+    async def turn(self, binding: Binding, execution_id: str | None) -> AsyncIterator[None]:
+        """The right to run code in the session: one execution at a time, the next waits a little.
+
+        ``execution_id`` is None for a look into the namespace, which needs the same process and is no execution.
+        """
         try:
             async with asyncio.timeout(BUSY_WAIT_SECONDS):
                 await binding.turn.acquire()
