@@ -129,7 +129,7 @@ async def mount(app: Starlette, services: ToolServices) -> AsyncIterator[Interpr
         Route(MESSAGES_PATH, _Endpoint(sse.messages), include_in_schema=False),
     ]
     async with manager.run():
-        app.router.routes.extend(routes)
+        app.router.routes[:0] = routes  # in front: no other route needs to be matched first
         try:
             yield server
         finally:
